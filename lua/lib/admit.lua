@@ -1,0 +1,180 @@
+-- The one loop that admits. It runs at the end of every step, over the gates that the step opened,
+-- until no eligible request waits or its bound is reached; what is left is due at once in the next
+-- step. Nothing else takes a slot.
+
+-- Queues moved or requests admitted by one step: keeps a script call short.
+local MOVES_A_STEP = 128
+local moves = 0
+-- Keys passed over in one search because an older head of theirs stands at another open gate.
+local SKIPS_A_SEARCH = 32
+
+local function gates_with_units()
+  local names = {}
+  for name in pairs(open) do
+    if name == '-' or limiters.free(name) > 0 then
+      names[#names + 1] = name
+    else
+      open[name] = nil
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+-- An older head of the same key at another open gate goes first, whatever its cost: FIFO in a key.
+-- Queues found blocked are moved to the gate that blocks them. Returns 'moved', 'older' or 'first'.
+local function compare_in_key(entry, gates)
+  for _, gate in ipairs(gates) do
+    if gate ~= entry.gate then
+      local queue, state = standing.leader(gate, entry.fair)
+      if queue and state.sequence < entry.sequence then
+        if limiters.first_closed(tree.path(queue).limiters) then
+          standing.put(queue, state, standing.remove(queue))
+          return 'moved'
+        end
+        return 'older'
+      end
+    end
+  end
+  return 'first'
+end
+
+-- The eligible request of a workload that is first in the workload's order, or nil.
+local function first_of(workload, gates)
+  local skipped = {}
+  while moves < MOVES_A_STEP do
+    local best
+    for _, gate in ipairs(gates) do
+      local entry = standing.entry(gate, workload, skipped[gate] or 0)
+      if entry and (not best or entry.tag < best.tag
+        or (entry.tag == best.tag and entry.sequence < best.sequence)) then
+        best = entry
+      end
+    end
+    if not best then
+      return nil
+    end
+    local queue, state = standing.leader(best.gate, best.fair)
+    local path = tree.path(queue)
+    if limiters.first_closed(path.limiters) then
+      standing.put(queue, state, standing.remove(queue))
+      moves = moves + 1
+    elseif standing.refile_if_stale(best.gate, path, best.tag) then
+      moves = moves + 1
+    else
+      local order = #gates > 1 and compare_in_key(best, gates) or 'first'
+      local skips = skipped[best.gate] or 0
+      if order == 'moved' then
+        moves = moves + 1
+      elseif order == 'older' and skips < SKIPS_A_SEARCH then
+        skipped[best.gate] = skips + 1
+      else
+        return { queue = queue, path = path, cost = state.cost, sequence = state.sequence, seen = state.seen }
+      end
+    end
+  end
+  return nil
+end
+
+-- The better of two children of one node: the smaller finish tag, then the older head.
+local function better(a, b)
+  if not b then
+    return a
+  end
+  if a.tag ~= b.tag then
+    return a.tag < b.tag and a or b
+  end
+  return a.first.sequence < b.first.sequence and a or b
+end
+
+-- A child that comes back after v passed it while it could not run is raised to v.
+local function tag_of(child, parent, weight, cost)
+  local length = tag_units(cost, weight)
+  if child.parked then
+    child.parked = false
+    child.start = math.max(child.start, parent.v - length)
+  end
+  return child.start + length
+end
+
+-- Walks the inner nodes, which are few. Returns the request to admit and the set of inner nodes
+-- that have an eligible one.
+local function choose(gates)
+  local nodes = tree.inner()
+  local best_of, eligible = {}, {}
+  for path, node in pairs(nodes) do
+    local policy_path = path:match('^([^/]+)/')
+    if policy_path and node.waiting > 0 then
+      local first = first_of(path, gates)
+      if first then
+        eligible[path] = true
+        eligible[policy_path] = true
+        local tag = tag_of(node, tree.node(policy_path), first.path.weight, first.cost)
+        best_of[policy_path] = better({ tag = tag, first = first }, best_of[policy_path])
+      end
+    end
+  end
+  local chosen
+  for policy_path, best in pairs(best_of) do
+    local tag = tag_of(tree.node(policy_path), tree.node(ROOT), 1, best.first.cost)
+    chosen = better({ tag = tag, first = best.first }, chosen)
+  end
+  return chosen and chosen.first, eligible
+end
+
+-- Siblings that could not run while v moved past them are parked.
+local function park_passed(before, eligible)
+  for path, node in pairs(tree.inner()) do
+    if path ~= ROOT and node.waiting > 0 and not eligible[path] then
+      local parent = tree.node(path:match('^([^/]+)/') or ROOT)
+      if parent.v > (before[parent.path] or parent.v) then
+        node.parked = true
+      end
+    end
+  end
+end
+
+local function take(first)
+  local queue, path = first.queue, first.path
+  local head = standing.head(queue)
+  standing.remove(queue)
+  redis.call('ZREM', key.waiting, head.member)
+  tree.charge(path, head.cost, first.seen)
+  local request = requests.load(head.id)
+  for _, name in ipairs(path.limiters) do
+    limiters.take(name)
+  end
+  local next_head = standing.head(queue)
+  if next_head then
+    standing.put(queue, next_head)
+  end
+  requests.admitted(request)
+end
+
+local function admit()
+  for _, gate in ipairs(redis.call('SMEMBERS', key.due)) do
+    open[gate] = true
+  end
+  redis.call('DEL', key.due)
+  while next(open) and moves < MOVES_A_STEP do
+    local gates = gates_with_units()
+    if #gates == 0 then
+      return
+    end
+    local first, eligible = choose(gates)
+    -- A search that ran into the bound has not seen everyone: its choice does not count.
+    if first and moves < MOVES_A_STEP then
+      local before = {
+        [ROOT] = tree.node(ROOT).v, [first.path.policy] = tree.node(first.path.policy).v,
+      }
+      take(first)
+      park_passed(before, eligible)
+      moves = moves + 1
+    elseif moves < MOVES_A_STEP then
+      return
+    end
+  end
+  for gate in pairs(open) do
+    redis.call('SADD', key.due, gate)
+  end
+end

@@ -1,0 +1,90 @@
+-- What can be sent now. A pool takes the smaller of what its live workers and its usable replicas
+-- take; the limiter `pool:<name>` follows, in the step that learns of a change.
+
+local capacity = {}
+
+local function all_of(hash)
+  local flat, list = redis.call('HGETALL', hash), {}
+  for i = 1, #flat, 2 do
+    list[flat[i]] = cjson.decode(flat[i + 1])
+  end
+  return list
+end
+
+capacity.replicas = function()
+  return all_of(key.replicas)
+end
+capacity.members = function()
+  return all_of(key.members)
+end
+
+function capacity.save_replica(id, replica)
+  redis.call('HSET', key.replicas, id, cjson.encode(replica))
+end
+
+local function usable(replica)
+  return not replica.down_until or replica.down_until <= now_ms
+end
+capacity.usable = usable
+
+-- Sets the limit of every pool that a member or a replica names, or named before.
+function capacity.refresh()
+  local workers, machines = {}, {}
+  for _, member in pairs(capacity.members()) do
+    for pool, slots in pairs(member.pools or {}) do
+      workers[pool] = (workers[pool] or 0) + slots
+    end
+  end
+  for _, replica in pairs(capacity.replicas()) do
+    machines[replica.pool] = (machines[replica.pool] or 0) + (usable(replica) and replica.max_inflight or 0)
+  end
+  local flat = redis.call('HGETALL', key.limits)
+  for i = 1, #flat, 2 do
+    local pool = flat[i]:match('^pool:(.*)$')
+    if pool then
+      workers[pool] = workers[pool] or 0
+    end
+  end
+  for pool, slots in pairs(workers) do
+    local name, units = 'pool:' .. pool, math.min(slots, machines[pool] or 0)
+    if units ~= limiters.limit(name) then
+      limiters.set_limit(name, units)
+      open[name] = true
+    end
+  end
+end
+
+-- The usable replica of a pool with the largest free share, or nil. `not_this` is only taken when
+-- it is the last one left.
+function capacity.choose(pool, not_this)
+  local best_id, best, best_load
+  local ids = {}
+  local replicas = capacity.replicas()
+  for id in pairs(replicas) do
+    ids[#ids + 1] = id
+  end
+  table.sort(ids)
+  for _, id in ipairs(ids) do
+    local replica = replicas[id]
+    local taken = limiters.taken('replica:' .. id)
+    if replica.pool == pool and usable(replica) and taken < replica.max_inflight then
+      local load = taken / replica.max_inflight + (id == not_this and 1 or 0)
+      if not best or load < best_load then
+        best_id, best, best_load = id, replica, load
+      end
+    end
+  end
+  return best_id, best
+end
+
+-- A replica that failed before it answered is left alone for a while.
+function capacity.mark_down(id, for_ms)
+  local stored = redis.call('HGET', key.replicas, id)
+  if stored then
+    local replica = cjson.decode(stored)
+    replica.down_until = now_ms + for_ms
+    capacity.save_replica(id, replica)
+    redis.call('ZADD', key.timers, replica.down_until, 'replica ' .. id)
+    capacity.refresh()
+  end
+end

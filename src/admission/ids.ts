@@ -1,0 +1,19 @@
+import { randomBytes } from 'node:crypto';
+
+/**
+ * Ids of requests: `main-mhz3k2ab9-<16 hex>`. They name their domain, so any gateway finds the
+ * request, and carry the time they were made, so a repeat that comes later than records are kept is
+ * known to be old. No ':' (BullMQ forbids it in a job id) and no space (see lua/lib/step.lua).
+ */
+
+/** A new id, made at `nowMs`. */
+export function makeId(domain: string, nowMs: number): string {
+  return `${domain}-${nowMs.toString(36)}-${randomBytes(8).toString('hex')}`;
+}
+
+/** The parts of an id, or undefined for what is not one. */
+export function parseId(id: string): { domain: string; timeMs: number } | undefined {
+  const parts = /^([a-z0-9_]{1,32})-([0-9a-z]{8,9})-[0-9a-f]{16}$/.exec(id);
+  if (!parts?.[1] || !parts[2]) return undefined;
+  return { domain: parts[1], timeMs: Number.parseInt(parts[2], 36) };
+}

@@ -1,0 +1,5 @@
+export { Admission, type AdmissionSettings, type StepReply } from './admission.ts';
+export { makeId, parseId } from './ids.ts';
+export { nodeChannel, streamKey } from './keys.ts';
+export { Sweeper } from './sweeper.ts';
+export type * from './types.ts';

@@ -1,0 +1,49 @@
+/**
+ * Names of a domain's keys. All carry the domain's hash tag, so a domain is one slot of a Redis
+ * Cluster and one step is atomic. The order is that of `lua/lib/step.lua`.
+ */
+
+/** What the keys hold is readable by code of this schema only. */
+export const keySchema = '1';
+
+const stepKeys = [
+  'meta',
+  'requests',
+  'bodies',
+  'waiting',
+  'standing',
+  'tree',
+  'fair',
+  'queues',
+  'idle',
+  'limits',
+  'in_flight',
+  'timers',
+  'outbox',
+  'owned',
+  'members',
+  'replicas',
+  'policies',
+  'ended',
+  'due',
+] as const;
+
+/** A name within a domain, `sluice:{main}:requests`. */
+export function domainKey(domain: string, name: string): string {
+  return `sluice:{${domain}}:${name}`;
+}
+
+/** KEYS of every step. The last is the prefix of the domain's channels. */
+export function keysOfStep(domain: string): string[] {
+  return [...stepKeys, 'node:'].map((name) => domainKey(domain, name));
+}
+
+/** Where a request's answer is kept: a Redis stream with a TTL. */
+export function streamKey(domain: string, id: string): string {
+  return domainKey(domain, `stream:${id}`);
+}
+
+/** The channel on which a gateway or a worker hears of its requests. */
+export function nodeChannel(domain: string, node: string): string {
+  return domainKey(domain, `node:${node}`);
+}
