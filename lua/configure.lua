@@ -2,10 +2,10 @@
 configure: new policies or replicas. Limits change in this step; leases stay.
 
 KEYS, ARGV: see lib/step.lua.
-args: schema; policies [{name, version, source, document, limits {limit key: units}}] to add or
-  replace; replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each pool named;
-  offer_again_ms. A policy of a source is applied once for each content: a process that starts again
-  with the file it always had does not undo what was applied since.
+args: schema; policies [text of {name, version, source, document, limits {limit key: units}}] to add
+  or replace, kept as they came (cjson would turn an empty list into an object); replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each pool named;
+  offer_again_ms. A policy that was read from the same
+  source with the same content is left alone.
 result: {status: 'configured', version, applied [names]} or {status: 'unreadable', schema}.
 Safe to repeat: the same input changes nothing.
 ]]
@@ -18,11 +18,12 @@ end
 redis.call('HSET', key.meta, 'schema', args.schema)
 
 local applied = {}
-for _, policy in ipairs(args.policies or {}) do
+for _, text in ipairs(args.policies or {}) do
+  local policy = cjson.decode(text)
   local stored = redis.call('HGET', key.policies, policy.name)
   local before = stored and cjson.decode(stored)
-  local seen = before and before.source == policy.source and before.source_version == policy.version
-  if not seen then
+  local same = before and before.source == policy.source and before.version == policy.version
+  if not same then
     for limit_key in pairs(before and before.limits or {}) do
       if not policy.limits[limit_key] then
         redis.call('HDEL', key.limits, limit_key)
@@ -31,8 +32,7 @@ for _, policy in ipairs(args.policies or {}) do
     for limit_key, units in pairs(policy.limits) do
       limiters.set_limit(limit_key, units)
     end
-    policy.source_version = policy.version
-    redis.call('HSET', key.policies, policy.name, cjson.encode(policy))
+    redis.call('HSET', key.policies, policy.name, text)
     applied[#applied + 1] = policy.name
   end
 end
@@ -62,8 +62,8 @@ if args.replicas then
 end
 
 -- A limit that rose lets somebody go: look at every gate of a limit that was set.
-for _, policy in ipairs(args.policies or {}) do
-  for limit_key in pairs(policy.limits) do
+for _, text in ipairs(args.policies or {}) do
+  for limit_key in pairs(cjson.decode(text).limits) do
     open[limit_key] = true
     local after = '[q ' .. limit_key .. '='
     local gate_entry = redis.call('ZRANGEBYLEX', key.standing, after, '(q ' .. limit_key .. '>', 'LIMIT', 0, 1)[1]

@@ -3,6 +3,11 @@
 
 local capacity = {}
 
+-- The limiter of a pool, encoded as src/policy/names.ts does.
+local function limiter_of(pool)
+  return 'pool:' .. pool:gsub('%.', '%%2E')
+end
+
 local function all_of(hash)
   local flat, list = redis.call('HGETALL', hash), {}
   for i = 1, #flat, 2 do
@@ -42,11 +47,12 @@ function capacity.refresh()
   for i = 1, #flat, 2 do
     local pool = flat[i]:match('^pool:(.*)$')
     if pool then
+      pool = pool:gsub('%%2E', '.')
       workers[pool] = workers[pool] or 0
     end
   end
   for pool, slots in pairs(workers) do
-    local name, units = 'pool:' .. pool, math.min(slots, machines[pool] or 0)
+    local name, units = limiter_of(pool), math.min(slots, machines[pool] or 0)
     if units ~= limiters.limit(name) then
       limiters.set_limit(name, units)
       open[name] = true

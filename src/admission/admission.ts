@@ -167,7 +167,8 @@ export class Admission {
     readonly policies?: readonly PolicyRecord[];
     readonly replicas?: Readonly<Record<string, readonly Omit<ReplicaRecord, 'pool'>[]>>;
   }): Promise<ConfigureResult> {
-    return this.#step('configure', { ...change, schema: keySchema });
+    const policies = change.policies?.map((policy) => JSON.stringify(policy));
+    return this.#step('configure', { ...change, policies, schema: keySchema });
   }
 
   inspectRequest(id: string): Promise<RequestView> {

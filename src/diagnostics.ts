@@ -1,0 +1,32 @@
+import { channel } from 'node:diagnostics_channel';
+
+/**
+ * What the core says happened, for whoever listens: telemetry, tests. The core never waits for a
+ * listener and imports none. All values are bounded words but for `id`, which is for traces alone.
+ */
+
+/** A client's prompt has its answer or its error, at the gateway. */
+export interface PromptEnded {
+  readonly id: string;
+  readonly controlPoint: string;
+  /** `done`, or the error's code. */
+  readonly outcome: string;
+  readonly startedAtMs: number;
+  readonly totalMs: number;
+}
+
+/** An attempt is over, at the worker. */
+export interface AttemptEnded {
+  readonly id: string;
+  readonly attempt: number;
+  readonly pool: string;
+  readonly replica: string;
+  readonly outcome: string;
+  readonly startedAtMs: number;
+  readonly totalMs: number;
+}
+
+/** Messages are {@link PromptEnded}. */
+export const promptEnded = channel('sluice:prompt-ended');
+/** Messages are {@link AttemptEnded}. */
+export const attemptEnded = channel('sluice:attempt-ended');

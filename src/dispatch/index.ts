@@ -1,0 +1,3 @@
+export { Consumer } from './consumer.ts';
+export { Dispatcher } from './dispatcher.ts';
+export type { PromptJob } from './names.ts';

@@ -1,0 +1,122 @@
+import { SluiceError } from '../errors.ts';
+import { estimateTokens } from '../policy/index.ts';
+import type { Upstream } from '../pool/index.ts';
+
+/**
+ * The bodies of prompts, by path: what must be there, and what a scheduler needs of it. Everything
+ * else goes to the replica as it came.
+ */
+
+type Body = Record<string, unknown>;
+
+/** What a body says to the scheduler. */
+export interface ParsedPrompt {
+  readonly model: string;
+  readonly tokensEstimate: number;
+  /** The client asked for a stream; the answer is taken whole for now. */
+  readonly stream: boolean;
+  readonly upstream: Upstream;
+}
+
+interface Kind {
+  /** Characters of the prompt. @throws SluiceError when it is missing. */
+  readonly promptChars: (body: Body) => number;
+  readonly maxTokens: (body: Body) => number | undefined;
+  /** Whether the protocol streams unless told otherwise. */
+  readonly streamsByDefault: boolean;
+}
+
+const openaiMax = (body: Body) => positive(body.max_completion_tokens ?? body.max_tokens);
+const ollamaMax = (body: Body) => positive(asObject(body.options)?.num_predict);
+const embeds = { maxTokens: () => 0, streamsByDefault: false };
+
+const kinds: Readonly<Record<string, Kind>> = {
+  '/v1/chat/completions': { promptChars: chat, maxTokens: openaiMax, streamsByDefault: false },
+  '/v1/completions': {
+    promptChars: (body) => texts(body, 'prompt'),
+    maxTokens: openaiMax,
+    streamsByDefault: false,
+  },
+  '/v1/embeddings': { ...embeds, promptChars: (body) => texts(body, 'input') },
+  '/api/generate': {
+    promptChars: (body) => texts(body, 'prompt'),
+    maxTokens: ollamaMax,
+    streamsByDefault: true,
+  },
+  '/api/chat': { promptChars: chat, maxTokens: ollamaMax, streamsByDefault: true },
+  '/api/embed': { ...embeds, promptChars: (body) => texts(body, 'input') },
+};
+
+/** Paths under which a prompt can be posted. */
+export const promptPaths: readonly string[] = Object.keys(kinds);
+
+/** Reads the body of a prompt for one of {@link promptPaths}. @throws SluiceError invalid_request */
+export function readPrompt(path: string, given: unknown, defaultModel: string): ParsedPrompt {
+  const kind = Object.hasOwn(kinds, path) ? kinds[path] : undefined;
+  if (!kind) throw invalid('path', `must be one of ${promptPaths.join(', ')}`);
+  const body = asObject(given);
+  if (!body) throw invalid('body', 'must be a JSON object');
+  const { model = defaultModel, stream = kind.streamsByDefault } = body;
+  if (typeof model !== 'string' || model === '') throw invalid('model', 'must be a text');
+  if (typeof stream !== 'boolean') throw invalid('stream', 'must be true or false');
+  const sent = { ...body, model, ...('stream' in body || kind.streamsByDefault ? { stream: false } : {}) };
+  // Belongs to a stream; without one OpenAI's servers refuse it.
+  if ('stream_options' in sent) delete sent.stream_options;
+  return {
+    model,
+    stream,
+    tokensEstimate: estimateTokens({
+      promptChars: kind.promptChars(body),
+      maxTokens: kind.maxTokens(body),
+    }),
+    upstream: { method: 'POST', path, body: JSON.stringify(sent) },
+  };
+}
+
+export function asObject(value: unknown): Body | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Body)
+    : undefined;
+}
+
+/** Characters of `messages`, text parts included. */
+function chat(body: Body): number {
+  const { messages } = body;
+  if (!Array.isArray(messages) || messages.length === 0) {
+    throw invalid('messages', 'must be a list with at least one message');
+  }
+  let chars = 0;
+  for (const [index, message] of messages.entries()) {
+    const { role, content } = asObject(message) ?? {};
+    if (typeof role !== 'string') throw invalid(`messages[${index}].role`, 'must be a text');
+    if (typeof content === 'string') chars += content.length;
+    for (const part of Array.isArray(content) ? content : []) {
+      const { text } = asObject(part) ?? {};
+      if (typeof text === 'string') chars += text.length;
+    }
+  }
+  return chars;
+}
+
+/** Characters of a text or a list; token ids in a list count as four characters each. */
+function texts(body: Body, field: string): number {
+  const value = body[field];
+  if (typeof value === 'string' && value !== '') return value.length;
+  if (Array.isArray(value) && value.length > 0) {
+    let chars = 0;
+    for (const part of value.flat()) chars += typeof part === 'string' ? part.length : 4;
+    return chars;
+  }
+  throw invalid(field, 'must be a text that is not empty');
+}
+
+/** A maximum of tokens for the estimate; the replica judges what we cannot use. */
+function positive(value: unknown): number | undefined {
+  return typeof value === 'number' && Number.isInteger(value) && value > 0
+    ? Math.min(value, 10_000_000)
+    : undefined;
+}
+
+function invalid(param: string, right: string): SluiceError {
+  return new SluiceError('invalid_request', `${param} ${right}`, { param });
+}

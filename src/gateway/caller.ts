@@ -1,0 +1,77 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { FastifyRequest } from 'fastify';
+import type { Config } from '../config.ts';
+import { SluiceError } from '../errors.ts';
+import { parseBaggage, parsePriority, validateLabels } from '../policy/index.ts';
+
+/** What a request says of itself outside its body. */
+export interface Caller {
+  /** The key's labels over the headers' over `bodyLabels`. */
+  readonly labels: Readonly<Record<string, string>>;
+  readonly controlPoint: string | undefined;
+  readonly priority: number | undefined;
+  readonly timeoutMs: number | undefined;
+}
+
+/** @throws SluiceError unauthorized, or invalid_request that names the header. */
+export function readCaller(
+  request: FastifyRequest,
+  config: Config,
+  bodyLabels: Readonly<Record<string, string>> = {},
+): Caller {
+  const keyLabels = labelsOfKey(request, config);
+  const header = one(request, 'sluice-labels');
+  const headerLabels = header === undefined ? {} : parseBaggage(header, config.limits);
+  const priority = one(request, 'sluice-priority');
+  return {
+    labels: validateLabels({ ...bodyLabels, ...headerLabels, ...keyLabels }, config.limits),
+    controlPoint: readControlPoint(one(request, 'sluice-control-point'), 'Sluice-Control-Point'),
+    priority: priority === undefined ? undefined : parsePriority(priority, 'Sluice-Priority'),
+    timeoutMs: readTimeout(one(request, 'sluice-timeout-ms'), 'Sluice-Timeout-Ms', config),
+  };
+}
+
+/** A wait in ms: a whole number from 1 to the configured maximum. */
+export function readTimeout(given: unknown, param: string, config: Config): number | undefined {
+  if (given === undefined) return undefined;
+  const max = config.timeouts.maxTimeoutMs;
+  const text = String(given);
+  const ms = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(ms >= 1 && ms <= max)) {
+    throw new SluiceError('invalid_request', `${param} must be 1 to ${max} whole milliseconds`, {
+      param,
+    });
+  }
+  return ms;
+}
+
+export function readControlPoint(given: unknown, param: string): string | undefined {
+  if (given === undefined) return undefined;
+  if (typeof given !== 'string' || !/^[\w.:/-]{1,128}$/.test(given)) {
+    const right = 'must be 1 to 128 letters, digits or any of _ . : / -';
+    throw new SluiceError('invalid_request', `${param} ${right}`, { param });
+  }
+  return given;
+}
+
+/** Without configured keys everyone may call. Compared by digest, in constant time. */
+export function labelsOfKey(
+  request: FastifyRequest,
+  config: Config,
+): Readonly<Record<string, string>> {
+  if (config.apiKeys.length === 0) return {};
+  const given = /^Bearer +(\S+) *$/i.exec(one(request, 'authorization') ?? '')?.[1];
+  const digest = (text: string) => createHash('sha256').update(text).digest();
+  const found = config.apiKeys.find(
+    ({ key }) => given !== undefined && timingSafeEqual(digest(key), digest(given)),
+  );
+  if (!found) {
+    throw new SluiceError('unauthorized', 'a valid `Authorization: Bearer <key>` is needed');
+  }
+  return found.labels;
+}
+
+function one(request: FastifyRequest, name: string): string | undefined {
+  const value = request.headers[name];
+  return Array.isArray(value) ? value.join(',') : value;
+}

@@ -1,0 +1,79 @@
+import type { Logger } from 'pino';
+import { type Config, configWarnings } from '../config.ts';
+import { startNode } from '../node.ts';
+import { buildApp } from './app.ts';
+import { applyConfig, PolicyBook } from './policy-book.ts';
+import { Prompts } from './prompts.ts';
+import { Waiters } from './waiters.ts';
+
+/** A stateless gateway: HTTP in front, Redis behind. Any number of them serve one cluster. */
+export interface RunningGateway {
+  readonly id: string;
+  readonly url: string;
+  /** Takes no more, waits up to `graceMs` for clients that wait, then ends their requests. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/** Default grace of a stop, ms. */
+const stopGraceMs = 10_000;
+/** How often waiting requests are read again, lest an event was lost, ms. */
+const recheckMs = 5_000;
+
+export async function startGateway(
+  config: Config,
+  redisUrl: string,
+  log: Logger,
+): Promise<RunningGateway> {
+  for (const warning of configWarnings(config)) log.warn(warning);
+  let waiters: Waiters | undefined;
+  const node = await startNode({
+    config,
+    redisUrl,
+    kind: 'gateway',
+    log,
+    onEvent: (event) => waiters?.onEvent(event),
+    onGap: () => void waiters?.check(),
+  });
+  const { admission, redis } = node;
+  const waiting = new Waiters(admission, (error) => log.warn({ err: error }, 'reading again'));
+  waiters = waiting;
+  try {
+    await applyConfig(admission, config);
+    const book = new PolicyBook(admission);
+    await book.refresh();
+    const prompts = new Prompts({
+      config,
+      admission,
+      redis,
+      book,
+      waiters: waiting,
+      gatewayId: node.id,
+    });
+    const app = buildApp({ config, log, redis, admission, book, prompts });
+    await node.sweeper.start();
+    waiting.start(recheckMs);
+    const url = await app.listen({ host: config.host, port: config.port });
+    log.info({ gateway: node.id, url }, 'gateway ready');
+
+    const stop = async (graceMs: number) => {
+      const grace = setTimeout(() => app.server.closeAllConnections(), graceMs);
+      await app.close();
+      clearTimeout(grace);
+      waiting.stop();
+      await node.stop();
+      log.info({ gateway: node.id }, 'gateway stopped');
+    };
+    let stopping: Promise<void> | undefined;
+    return {
+      id: node.id,
+      url,
+      stop: (graceMs = stopGraceMs) => {
+        stopping ??= stop(graceMs);
+        return stopping;
+      },
+    };
+  } catch (error) {
+    await node.stop();
+    throw error;
+  }
+}

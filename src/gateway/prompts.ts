@@ -1,0 +1,203 @@
+import type { Redis } from 'ioredis';
+import { type Admission, makeId, type SubmitResult, streamKey } from '../admission/index.ts';
+import type { Config } from '../config.ts';
+import { type PromptEnded, promptEnded } from '../diagnostics.ts';
+import { type ErrorCode, errorTable, SluiceError } from '../errors.ts';
+import type { Upstream } from '../pool/index.ts';
+import { schedule } from '../policy/index.ts';
+import { type Answer, readAnswer } from '../stream/index.ts';
+import type { PolicyBook } from './policy-book.ts';
+import type { End, Waiters } from './waiters.ts';
+
+/** A prompt as a client sent it, whatever the protocol. */
+export interface Prompt {
+  readonly model: string;
+  /** Where it is scheduled; the model's when absent. */
+  readonly controlPoint?: string | undefined;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly priority?: number | undefined;
+  readonly timeoutMs?: number | undefined;
+  readonly tokensEstimate: number;
+  readonly upstream: Upstream;
+}
+
+export interface Submitted {
+  readonly id: string;
+  readonly controlPoint: string;
+  readonly result: Extract<SubmitResult, { status: 'accepted' | 'known' }>;
+}
+
+/** What a waiting client gets. */
+export interface Reply {
+  readonly id: string;
+  readonly answer: Answer;
+  readonly queuedMs: number;
+}
+
+/** How often a schedule is computed anew because the policies changed meanwhile. */
+const scheduleTries = 5;
+
+/** Takes prompts in: labels -> policy -> admission, and for those who wait, back to the answer. */
+export class Prompts {
+  readonly #config: Config;
+  readonly #admission: Admission;
+  readonly #redis: Redis;
+  readonly #book: PolicyBook;
+  readonly #waiters: Waiters;
+  readonly #gatewayId: string;
+
+  constructor(parts: {
+    readonly config: Config;
+    readonly admission: Admission;
+    readonly redis: Redis;
+    readonly book: PolicyBook;
+    readonly waiters: Waiters;
+    readonly gatewayId: string;
+  }) {
+    this.#config = parts.config;
+    this.#admission = parts.admission;
+    this.#redis = parts.redis;
+    this.#book = parts.book;
+    this.#waiters = parts.waiters;
+    this.#gatewayId = parts.gatewayId;
+  }
+
+  /** A prompt that goes on without its client, to be fetched later. */
+  async submitJob(prompt: Prompt): Promise<Submitted> {
+    return this.#submit(prompt, makeId(this.#config.domain, this.#admission.now()), undefined);
+  }
+
+  /**
+   * A prompt whose client waits here. Aborting `gone` cancels it.
+   * @throws SluiceError with the code under which it ended, or `unavailable` without Redis.
+   */
+  async run(prompt: Prompt, gone: AbortSignal): Promise<Reply> {
+    const id = makeId(this.#config.domain, this.#admission.now());
+    const ended = this.#waiters.wait(id);
+    const startedAtMs = Date.now();
+    const from = performance.now();
+    let outcome = 'internal';
+    let controlPoint = 'none';
+    const cancel = () => this.cancel(id, 'its client went away').catch(() => undefined);
+    try {
+      ({ controlPoint } = await this.#submit(prompt, id, this.#gatewayId));
+      if (gone.aborted) void cancel();
+      gone.addEventListener('abort', () => void cancel(), { once: true });
+      const end = await ended;
+      const answer = await this.#answerOf(id, end);
+      outcome = 'done';
+      return { id, answer, queuedMs: end.queuedMs ?? 0 };
+    } catch (error) {
+      if (error instanceof SluiceError) outcome = error.code;
+      // Redis did not answer: it may have taken the request in, and nobody waits for it any more.
+      if (!(error instanceof SluiceError)) void cancel();
+      throw withId(error, id);
+    } finally {
+      this.#waiters.forget(id);
+      const totalMs = performance.now() - from;
+      promptEnded.publish({
+        id,
+        controlPoint,
+        outcome,
+        startedAtMs,
+        totalMs,
+      } satisfies PromptEnded);
+    }
+  }
+
+  /** What a request that is over answered, as it is kept. */
+  readAnswer(id: string): Promise<Answer | undefined> {
+    return readAnswer(this.#redis, streamKey(this.#config.domain, id));
+  }
+
+  cancel(id: string, message: string): Promise<unknown> {
+    return this.#admission.cancel(id, message);
+  }
+
+  async #answerOf(id: string, end: End): Promise<Answer> {
+    if (end.state === 'done') {
+      const answer = await this.readAnswer(id);
+      if (answer) return answer;
+      throw new SluiceError('internal', 'the answer is no longer kept');
+    }
+    throw endError(end);
+  }
+
+  async #submit(prompt: Prompt, id: string, owner: string | undefined): Promise<Submitted> {
+    const { timeouts, models } = this.#config;
+    const model = models[prompt.model];
+    if (!model) {
+      const known = Object.keys(models).join(', ');
+      throw new SluiceError('unknown_model', `model ${prompt.model} is not served; known: ${known}`, {
+        param: 'model',
+      });
+    }
+    const controlPoint = prompt.controlPoint ?? model.controlPoint;
+    for (let tries = 0; tries < scheduleTries; tries++) {
+      const { version, policies } = this.#book;
+      const plan = schedule(policies, {
+        controlPoint,
+        labels: prompt.labels,
+        tokensEstimate: prompt.tokensEstimate,
+        pool: model.pool,
+        headerPriority: prompt.priority,
+        timeoutMs: prompt.timeoutMs,
+      });
+      const result = await this.#admission.submit({
+        id,
+        kind: 'prompt',
+        controlPoint,
+        labels: prompt.labels,
+        queue: plan.queue,
+        cost: plan.cost,
+        version,
+        pool: model.pool,
+        owner,
+        timeoutMs: plan.queueTimeoutMs ?? timeouts.queueMs,
+        maxInflightMs: plan.maxInflightMs ?? timeouts.maxInflightMs,
+        keepMs: owner === undefined ? timeouts.keepJobMs : timeouts.keepMs,
+        body: JSON.stringify(prompt.upstream),
+      });
+      if (result.status === 'rejected') throw rejection(result);
+      if (result.status !== 'stale_version') return { id, controlPoint, result };
+      await this.#book.refresh();
+    }
+    throw new SluiceError('unavailable', 'the policies keep changing; try again', {
+      retryAfterMs: 1_000,
+    });
+  }
+}
+
+function rejection(result: Extract<SubmitResult, { status: 'rejected' }>): SluiceError {
+  const retryAfterMs = result.retry_after_ms ?? 1_000;
+  switch (result.reason) {
+    case 'queue_full':
+      return new SluiceError('queue_full', 'too much waits already', { retryAfterMs });
+    case 'queue_timeout':
+      return new SluiceError('queue_timeout', 'there is no time left to wait', { retryAfterMs });
+    case 'stale_id':
+      return new SluiceError('unavailable', 'the request took too long to reach the queue', {
+        retryAfterMs,
+      });
+  }
+}
+
+/** The error a client sees for a request that ended otherwise than done. */
+export function endError(end: Pick<End, 'state' | 'code' | 'message'>): SluiceError {
+  const code = end.code !== undefined && end.code in errorTable ? (end.code as ErrorCode) : 'internal';
+  return new SluiceError(code, end.message ?? `the request ended as ${end.state}`, {
+    retryAfterMs: code === 'queue_timeout' || code === 'unavailable' ? 1_000 : undefined,
+  });
+}
+
+const idOfError = new WeakMap<object, string>();
+
+function withId(error: unknown, id: string): unknown {
+  if (typeof error === 'object' && error !== null) idOfError.set(error, id);
+  return error;
+}
+
+/** The request that an error belongs to, for the answer's header and the log. */
+export function requestIdOf(error: unknown): string | undefined {
+  return typeof error === 'object' && error !== null ? idOfError.get(error) : undefined;
+}

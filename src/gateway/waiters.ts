@@ -1,0 +1,89 @@
+import type { Admission } from '../admission/index.ts';
+import type { NodeEvent } from '../stream/index.ts';
+
+/** How a request ended, as its waiter needs it. Times in ms of Redis' clock. */
+export interface End {
+  readonly state: string;
+  readonly code?: string | undefined;
+  readonly message?: string | undefined;
+  readonly queuedMs?: number | undefined;
+}
+
+interface Waiter {
+  readonly resolve: (end: End) => void;
+}
+
+/**
+ * Clients of this gateway that wait for the end of a request. An event is only a doorbell: the
+ * record in Redis is what counts, and it is read again after every gap and now and then, so a lost
+ * message delays an answer and never loses it.
+ */
+export class Waiters {
+  readonly #admission: Admission;
+  readonly #onError: (error: unknown) => void;
+  readonly #waiters = new Map<string, Waiter>();
+  #timer: NodeJS.Timeout | undefined;
+  #checking = false;
+
+  constructor(admission: Admission, onError: (error: unknown) => void) {
+    this.#admission = admission;
+    this.#onError = onError;
+  }
+
+  get size(): number {
+    return this.#waiters.size;
+  }
+
+  start(everyMs: number): void {
+    this.#timer ??= setInterval(() => void this.check(), everyMs);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+
+  /** Resolves when the request has ended. Call it before the request is submitted. */
+  wait(id: string): Promise<End> {
+    return new Promise((resolve) => this.#waiters.set(id, { resolve }));
+  }
+
+  forget(id: string): void {
+    this.#waiters.delete(id);
+  }
+
+  onEvent(event: NodeEvent): void {
+    if (this.#waiters.has(event.id) && isEnd(event.state)) void this.#read(event.id);
+  }
+
+  /** Reads every waiter's request again. */
+  async check(): Promise<void> {
+    if (this.#checking) return;
+    this.#checking = true;
+    for (const id of [...this.#waiters.keys()]) await this.#read(id);
+    this.#checking = false;
+  }
+
+  async #read(id: string): Promise<void> {
+    try {
+      const { request, ended } = await this.#admission.inspectRequest(id);
+      const waiter = this.#waiters.get(id);
+      // Not in Redis yet: its submit is on the way.
+      if (!waiter || request || !ended) return;
+      this.#waiters.delete(id);
+      const left = ended.admitted_at ?? ended.ended_at;
+      waiter.resolve({
+        state: ended.state,
+        code: ended.code,
+        message: ended.message,
+        queuedMs: left - ended.created_at,
+      });
+    } catch (error) {
+      this.#onError(error);
+    }
+  }
+}
+
+function isEnd(state: string | undefined): boolean {
+  return state !== undefined && !['waiting', 'admitted', 'running'].includes(state);
+}

@@ -1,0 +1,169 @@
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { startWorker } from '../workers/index.ts';
+import { type Config, loadConfig } from './config.ts';
+import { SluiceError } from './errors.ts';
+import { startGateway } from './gateway/index.ts';
+import { type RedisServer, startRedisServer } from './redis-server/index.ts';
+import { type Simulator, startSimulator } from './simulator/index.ts';
+import { createLog, startOpenTelemetry } from './telemetry/index.ts';
+
+/**
+ * The composition root: configuration -> parts -> start; stop in reverse. Each process of a cluster
+ * is one of these functions; `src/cli.ts` runs them and turns signals into `stop`.
+ */
+
+/** Something that runs until it is stopped. */
+export interface Running {
+  /** Where it is reached, for those that listen. */
+  readonly url?: string | undefined;
+  stop(): Promise<void>;
+}
+
+export interface StartOptions {
+  readonly env: NodeJS.ProcessEnv;
+  /** The config file, in place of SLUICE_CONFIG. */
+  readonly configFile?: string | undefined;
+}
+
+/** What has started so far, to be stopped in reverse, each once. */
+class Parts {
+  readonly #stops: (() => Promise<unknown>)[] = [];
+
+  /** Keeps what has started. */
+  async add<Part extends { stop(): Promise<unknown> }>(starting: Promise<Part>): Promise<Part> {
+    const part = await starting;
+    this.#stops.push(() => part.stop());
+    return part;
+  }
+
+  async stop(): Promise<void> {
+    for (let stop = this.#stops.pop(); stop; stop = this.#stops.pop()) await stop();
+  }
+}
+
+/** Starts all that `start` adds, or stops what did start and throws. */
+async function together(start: (parts: Parts) => Promise<string | undefined>): Promise<Running> {
+  const parts = new Parts();
+  try {
+    const url = await start(parts);
+    return { url, stop: () => parts.stop() };
+  } catch (error) {
+    await parts.stop();
+    throw error;
+  }
+}
+
+function prepare(options: StartOptions, name: string) {
+  const config = loadConfig({ file: options.configFile, env: options.env });
+  const log = createLog(config.logLevel, name);
+  return { config, log };
+}
+
+async function addTelemetry(parts: Parts, config: Config): Promise<void> {
+  if (config.otelEndpoint === undefined) return;
+  const stop = startOpenTelemetry();
+  await parts.add(Promise.resolve({ stop }));
+}
+
+/** `sluice gateway`: one of any number, against the Redis of REDIS_URL. */
+export function runGateway(options: StartOptions): Promise<Running> {
+  return together(async (parts) => {
+    const { config, log } = prepare(options, 'gateway');
+    await addTelemetry(parts, config);
+    return (await parts.add(startGateway(config, redisUrlOf(config), log))).url;
+  });
+}
+
+/** `sluice worker`: one of any number, against the Redis of REDIS_URL. */
+export function runWorker(options: StartOptions): Promise<Running> {
+  return together(async (parts) => {
+    const { config, log } = prepare(options, 'worker');
+    await addTelemetry(parts, config);
+    await parts.add(startWorker(config, redisUrlOf(config), log));
+    return undefined;
+  });
+}
+
+function redisUrlOf(config: Config): string {
+  if (config.redisUrl !== undefined) return config.redisUrl;
+  const message = 'REDIS_URL is not set: gateways and workers share one Redis (or run `sluice dev`)';
+  throw new SluiceError('unavailable', message);
+}
+
+/** All of a cluster in one place. */
+export interface Dev extends Running {
+  readonly url: string;
+  readonly config: Config;
+  readonly redis: { readonly url: string; readonly kind: string };
+  readonly simulators: readonly Simulator[];
+}
+
+/** Times of the simulated replicas are divided by this. */
+const devSpeed = 10;
+const devSlots = 2;
+/** A first run stops at once: nobody waits for its answers. */
+const devGraceMs = 1_000;
+
+/**
+ * `sluice dev`: gateway, two workers, Redis where REDIS_URL names none, and two simulated replicas
+ * where the config names none, on one machine.
+ */
+export async function runDev(options: StartOptions, dataFolder = '.sluice'): Promise<Dev> {
+  const env = { ...options.env, LOG_LEVEL: options.env.LOG_LEVEL || 'warn' };
+  const { config, log } = prepare({ ...options, env }, 'dev');
+  let redis: Dev['redis'] | undefined;
+  const simulators: Simulator[] = [];
+  const running = await together(async (parts) => {
+    await addTelemetry(parts, config);
+    redis = await devRedis(parts, config, dataFolder);
+    const pools = { ...config.pools };
+    for (const [pool, { replicas }] of Object.entries(config.pools)) {
+      if (replicas.length > 0) continue;
+      const started = await Promise.all(
+        [1, 2].map(() => parts.add(startSimulator({ slots: devSlots, speed: devSpeed, model: pool }))),
+      );
+      simulators.push(...started);
+      pools[pool] = {
+        replicas: started.map(({ url }, index) => ({
+          id: `simulator-${pool}-${index + 1}`,
+          url,
+          protocol: 'ollama',
+          maxInflight: devSlots,
+        })),
+      };
+    }
+    const whole = { ...config, pools };
+    for (const name of ['worker-1', 'worker-2']) {
+      const part = startWorker(whole, redis.url, log.child({ part: name }));
+      await parts.add(quickly(part));
+    }
+    return (await parts.add(quickly(startGateway(whole, redis.url, log)))).url;
+  });
+  if (running.url === undefined || redis === undefined) throw new Error('dev did not start');
+  return { ...running, url: running.url, config, redis, simulators };
+}
+
+async function devRedis(parts: Parts, config: Config, folder: string): Promise<Dev['redis']> {
+  if (config.redisUrl !== undefined) return { url: config.redisUrl, kind: 'REDIS_URL' };
+  const dir = join(folder, 'redis');
+  const server: RedisServer = await parts.add(startRedisServer({ dir, appendOnly: true }));
+  return server;
+}
+
+async function quickly<Part extends { stop(graceMs?: number): Promise<void> }>(
+  starting: Promise<Part>,
+): Promise<Part> {
+  const part = await starting;
+  return { ...part, stop: () => part.stop(devGraceMs) };
+}
+
+/** `sluice simulator`: one replica without a GPU, in a process of its own. */
+export async function runSimulator(
+  options: { host: string; port: number; slots: number; speed: number; model: string },
+  log: Logger,
+): Promise<Running> {
+  const simulator = await startSimulator({ ...options, onDie: () => process.exit(1) });
+  log.info({ url: simulator.url, slots: options.slots, speed: options.speed }, 'simulator ready');
+  return { url: simulator.url, stop: () => simulator.stop() };
+}

@@ -1,0 +1,91 @@
+import { randomBytes } from 'node:crypto';
+import type { Redis } from 'ioredis';
+import type { Logger } from 'pino';
+import { Admission, type Dispatch, type Member, nodeChannel, Sweeper } from './admission/index.ts';
+import type { Config } from './config.ts';
+import { Dispatcher } from './dispatch/index.ts';
+import { checkServer, connectRedis } from './redis.ts';
+import { type NodeEvent, subscribe } from './stream/index.ts';
+
+/**
+ * What every process of the cluster is made of, gateway or worker: connections, the steps, the
+ * hand-over to BullMQ of whatever a step admits, and the sweeper with its sign of life.
+ */
+export interface ClusterNode {
+  readonly id: string;
+  readonly redis: Redis;
+  readonly admission: Admission;
+  readonly sweeper: Sweeper;
+  stop(): Promise<void>;
+}
+
+export interface ClusterNodeOptions {
+  readonly config: Config;
+  readonly redisUrl: string;
+  readonly kind: Member['kind'];
+  readonly pools?: Member['pools'];
+  readonly log: Logger;
+  readonly onEvent: (event: NodeEvent) => void;
+  /** Events may have been missed, or the cluster took this process for dead. */
+  readonly onGap: () => void;
+}
+
+/** An offer to BullMQ that nobody confirmed is made again after this, ms. */
+const offerAgainMs = 1_000;
+/** An unknown id older than this is not a new request, ms. */
+const idAgeMs = 30_000;
+
+/** Connects and prepares; `sweeper.start()` is the caller's, once it can take work. */
+export async function startNode(options: ClusterNodeOptions): Promise<ClusterNode> {
+  const { config, redisUrl, kind, log } = options;
+  const id = config.nodeId ?? `${kind}-${randomBytes(4).toString('hex')}`;
+  const onError = (error: unknown) => log.error({ err: error }, 'step failed');
+  const redis = await connectRedis(redisUrl, 'commands', id);
+  const events = await connectRedis(redisUrl, 'events', id);
+  try {
+    await checkServer(redis);
+    const { limits, timeouts } = config;
+    const admission = new Admission({
+      redis,
+      domain: config.domain,
+      settings: {
+        beginMs: timeouts.beginMs,
+        heartbeatMs: timeouts.heartbeatMs,
+        memberMs: timeouts.memberMs,
+        offerAgainMs,
+        idAgeMs,
+        bodyLimit: limits.queuedBytes,
+        waitingLimit: limits.waiting,
+        maxAttempts: config.attempts,
+      },
+    });
+    const acknowledge = (jobs: readonly Dispatch[]) => admission.acknowledge(jobs);
+    const dispatcher = new Dispatcher({ redis, acknowledge, onError });
+    admission.onReply(({ dispatch }) => dispatch && dispatcher.dispatch(dispatch));
+    const unsubscribe = await subscribe({
+      redis: events,
+      channel: nodeChannel(config.domain, id),
+      onEvent: options.onEvent,
+      onGap: options.onGap,
+    });
+    const sweeper = new Sweeper({
+      admission,
+      member: { id, kind, pools: options.pools },
+      everyMs: timeouts.sweepMs,
+      onError,
+      onJoined: options.onGap,
+    });
+    const stop = async () => {
+      await sweeper.stop();
+      await dispatcher.stop();
+      await unsubscribe();
+      redis.disconnect();
+      events.disconnect();
+    };
+    return { id, redis, admission, sweeper, stop };
+  } catch (error) {
+    redis.disconnect();
+    events.disconnect();
+    throw error;
+  }
+}

@@ -1,0 +1,2 @@
+export { createLog } from './log.ts';
+export { startOpenTelemetry } from './open-telemetry.ts';

@@ -1,0 +1,217 @@
+import { randomUUID } from 'node:crypto';
+import type { Logger } from 'pino';
+import type { Admission, Holder, Outcome, ReplicaRecord } from '../src/admission/index.ts';
+import { type AttemptEnded, attemptEnded } from '../src/diagnostics.ts';
+import type { PromptJob } from '../src/dispatch/index.ts';
+import { type ReplicaClient, servesPath, type Upstream } from '../src/pool/index.ts';
+import { encodeAnswer, type NodeEvent } from '../src/stream/index.ts';
+
+/**
+ * The prompts that a worker runs. One attempt: delivered -> begun (or dropped: somebody else has
+ * it) -> called -> finished. It is aborted when
+ *   expired    its lease is about to end, whatever the heartbeat (the max inflight duration)
+ *   cancelled  its client wants it ended
+ *   lost       the lease could not be renewed: another worker may run it already
+ *   stopping   this process is asked to go and cannot wait any longer
+ * A lost attempt says nothing more; every other one ends with exactly one finish.
+ */
+type AbortReason = 'expired' | 'cancelled' | 'lost' | 'stopping';
+
+interface Attempt {
+  readonly holder: Holder;
+  readonly controller: AbortController;
+  /** Until when the lease is surely ours, on this process's monotonic clock, ms. */
+  leaseUntilMs: number;
+}
+
+export interface AttemptsOptions {
+  readonly admission: Admission;
+  readonly replicas: ReplicaClient;
+  readonly workerId: string;
+  /** A lease without a heartbeat, ms; renewed three times as often. */
+  readonly heartbeatMs: number;
+  /** How long before its end a lease is given up, so that the upstream call is surely over, ms. */
+  readonly abortMarginMs: number;
+  /** A replica that failed is left alone for so long, ms. */
+  readonly replicaDownMs: number;
+  /** Largest answer of a replica, bytes. */
+  readonly answerBytes: number;
+  readonly log: Logger;
+}
+
+export class Attempts {
+  readonly #options: AttemptsOptions;
+  readonly #running = new Map<string, Attempt>();
+  readonly #timers: NodeJS.Timeout[] = [];
+
+  constructor(options: AttemptsOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    if (this.#timers.length > 0) return;
+    const { heartbeatMs } = this.#options;
+    this.#timers.push(
+      setInterval(() => void this.#renew(), heartbeatMs / 3),
+      setInterval(() => this.#dropLost(), heartbeatMs / 20),
+    );
+  }
+
+  /** Ends what still runs: another worker takes it over. */
+  stop(): void {
+    for (const attempt of this.#running.values()) attempt.controller.abort('stopping');
+  }
+
+  /** After everything has ended. */
+  close(): void {
+    for (const timer of this.#timers.splice(0)) clearInterval(timer);
+  }
+
+  /** An order on the worker's channel. */
+  onEvent(event: NodeEvent): void {
+    const attempt = this.#running.get(event.id);
+    if (event.abort && attempt?.holder.attempt === event.attempt) {
+      attempt?.controller.abort('cancelled');
+    }
+  }
+
+  /** Runs one delivery from begin to finish. Throws only when Redis cannot be reached. */
+  async run(job: PromptJob): Promise<void> {
+    const { admission, workerId, heartbeatMs, abortMarginMs } = this.#options;
+    const holder = { id: job.id, attempt: job.attempt, token: randomUUID() };
+    const startedAtMs = Date.now();
+    const askedAtMs = performance.now();
+    const begun = await admission.begin(holder, workerId);
+    if (begun.status !== 'run') return;
+    const attempt: Attempt = {
+      holder,
+      controller: new AbortController(),
+      leaseUntilMs: askedAtMs + heartbeatMs,
+    };
+    this.#running.set(job.id, attempt);
+    const expiry = setTimeout(
+      () => attempt.controller.abort('expired'),
+      Math.max(0, begun.end_by - admission.now() - abortMarginMs),
+    );
+    if (begun.cancelled) attempt.controller.abort('cancelled');
+    try {
+      const outcome = await this.#call(attempt, begun.replica, begun.body);
+      attemptEnded.publish({
+        id: job.id,
+        attempt: job.attempt,
+        pool: job.pool,
+        replica: begun.replica.id,
+        outcome: outcome?.outcome ?? 'lost',
+        startedAtMs,
+        totalMs: performance.now() - askedAtMs,
+      } satisfies AttemptEnded);
+      if (outcome) await this.#finish(holder, outcome, begun.end_by, begun.replica.id);
+    } finally {
+      clearTimeout(expiry);
+      this.#running.delete(job.id);
+    }
+  }
+
+  /** The upstream call as an outcome; undefined when the attempt is lost. */
+  async #call(
+    attempt: Attempt,
+    replica: ReplicaRecord,
+    envelope: string,
+  ): Promise<Outcome | undefined> {
+    const { holder, controller } = attempt;
+    const upstream = forReplica(JSON.parse(envelope) as Upstream, replica);
+    if (!servesPath(replica.protocol, upstream.path)) {
+      const message = `a replica that speaks ${replica.protocol} does not serve ${upstream.path}`;
+      return { outcome: 'failed', code: 'invalid_request', message, tokens: 1 };
+    }
+    const result = await this.#options.replicas.call({
+      url: replica.url,
+      upstream,
+      requestId: holder.id,
+      attempt: holder.attempt,
+      signal: controller.signal,
+      answerBytes: this.#options.answerBytes,
+    });
+    switch (result.status) {
+      case 'answered': {
+        const { httpStatus: status, contentType, body, tokens } = result;
+        return { outcome: 'done', tokens, answer: encodeAnswer({ status, contentType, body }) };
+      }
+      case 'failed':
+        return {
+          outcome: 'retry',
+          code: 'upstream_failed',
+          message: result.message,
+          replicaDownMs: this.#options.replicaDownMs,
+        };
+      case 'aborted':
+        return outcomeOfAbort(controller.signal.reason as AbortReason);
+    }
+  }
+
+  /** Says how it ended until Redis has heard it, or the lease is over and nobody would listen. */
+  async #finish(holder: Holder, outcome: Outcome, endBy: number, replica: string): Promise<void> {
+    const { admission, log } = this.#options;
+    for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 2_000)) {
+      try {
+        const { status } = await admission.finish(holder, outcome);
+        const line = { id: holder.id, attempt: holder.attempt, replica, outcome: outcome.outcome };
+        log.info({ ...line, code: outcome.code, status }, 'attempt ended');
+        return;
+      } catch (error) {
+        if (admission.now() + pauseMs >= endBy) throw error;
+        log.warn({ id: holder.id, err: error }, 'could not report the end of an attempt');
+        await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      }
+    }
+  }
+
+  async #renew(): Promise<void> {
+    const attempts = [...this.#running.values()];
+    const askedAtMs = performance.now();
+    try {
+      const { items } = await this.#options.admission.renew(attempts.map((one) => one.holder));
+      for (const [index, item] of items.entries()) {
+        const attempt = attempts[index];
+        if (item.status === 'lost') attempt?.controller.abort('lost');
+        else if (item.status === 'abort') attempt?.controller.abort('cancelled');
+        if (attempt && item.status !== 'lost') {
+          attempt.leaseUntilMs = askedAtMs + this.#options.heartbeatMs;
+        }
+      }
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'heartbeat failed');
+    }
+  }
+
+  #dropLost(): void {
+    const now = performance.now() + this.#options.abortMarginMs;
+    for (const attempt of this.#running.values()) {
+      if (now >= attempt.leaseUntilMs) attempt.controller.abort('lost');
+    }
+  }
+}
+
+function outcomeOfAbort(reason: AbortReason): Outcome | undefined {
+  switch (reason) {
+    case 'lost':
+      return undefined;
+    case 'expired':
+      return {
+        outcome: 'expired',
+        code: 'expired',
+        message: 'ran longer than the max inflight duration',
+      };
+    case 'cancelled':
+      return { outcome: 'cancelled', code: 'cancelled', message: 'cancelled while it ran' };
+    case 'stopping':
+      return { outcome: 'retry', code: 'unavailable', message: 'its worker was stopped' };
+  }
+}
+
+/** A replica may know the model by another name. */
+function forReplica(upstream: Upstream, replica: ReplicaRecord): Upstream {
+  if (replica.model === undefined || upstream.body === undefined) return upstream;
+  const body = JSON.parse(upstream.body) as Record<string, unknown>;
+  return { ...upstream, body: JSON.stringify({ ...body, model: replica.model }) };
+}

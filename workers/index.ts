@@ -1,0 +1,86 @@
+import type { Logger } from 'pino';
+import type { Config } from '../src/config.ts';
+import { Consumer } from '../src/dispatch/index.ts';
+import { startNode } from '../src/node.ts';
+import { ReplicaClient } from '../src/pool/index.ts';
+import { connectRedis } from '../src/redis.ts';
+import { Attempts } from './attempts.ts';
+
+/**
+ * The BullMQ worker process: pulls admitted prompts, sends each to the replica that `begin` names,
+ * reports the end. Any number of them share the work; one that dies loses nothing.
+ */
+export interface RunningWorker {
+  readonly id: string;
+  /** Takes no more, waits up to `graceMs` for what runs, then hands the rest to others. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/** Default grace of a stop, ms. */
+const stopGraceMs = 10_000;
+/** A replica that failed is left alone for so long, ms. */
+const replicaDownMs = 5_000;
+/** Largest answer of a replica, bytes. */
+const answerBytes = 16 * 1024 * 1024;
+
+export async function startWorker(
+  config: Config,
+  redisUrl: string,
+  log: Logger,
+): Promise<RunningWorker> {
+  const pools = config.worker.concurrency;
+  let attempts: Attempts | undefined;
+  const node = await startNode({
+    config,
+    redisUrl,
+    kind: 'worker',
+    pools,
+    log,
+    onEvent: (event) => attempts?.onEvent(event),
+    // An order that was missed comes again with the next heartbeat.
+    onGap: () => undefined,
+  });
+  const replicas = new ReplicaClient();
+  const running = new Attempts({
+    admission: node.admission,
+    replicas,
+    workerId: node.id,
+    heartbeatMs: config.timeouts.heartbeatMs,
+    abortMarginMs: config.timeouts.abortMarginMs,
+    replicaDownMs,
+    answerBytes,
+    log,
+  });
+  attempts = running;
+  const blocking = await connectRedis(redisUrl, 'blocking', node.id);
+  const onError = (error: unknown) => log.error({ err: error }, 'worker failed');
+  const consumers = Object.entries(pools).map(([pool, concurrency]) => {
+    const run: Attempts['run'] = (job) => running.run(job);
+    return new Consumer({ redis: blocking, pool, concurrency, run, onError });
+  });
+  running.start();
+  for (const consumer of consumers) await consumer.start();
+  await node.sweeper.start();
+  log.info({ worker: node.id, pools }, 'worker ready');
+
+  const stop = async (graceMs: number) => {
+    // First the capacity goes, so that nothing more is admitted for this worker.
+    await node.sweeper.announce({ id: node.id, kind: 'worker', pools: {} }).catch(onError);
+    const grace = setTimeout(() => running.stop(), graceMs);
+    await Promise.all(consumers.map((consumer) => consumer.stop()));
+    clearTimeout(grace);
+    running.close();
+    await node.stop();
+    await replicas.stop();
+    blocking.disconnect();
+    log.info({ worker: node.id }, 'worker stopped');
+  };
+  let stopping: Promise<void> | undefined;
+  return {
+    id: node.id,
+    stop: (graceMs = stopGraceMs) => {
+      stopping ??= stop(graceMs);
+      return stopping;
+    },
+  };
+}
