@@ -64,22 +64,14 @@ export class SluiceError extends Error {
   override readonly name: string = 'SluiceError';
   readonly code: ErrorCode;
   /** When it is worth trying again, in milliseconds from now. */
-  readonly retryAfterMs?: number;
+  readonly retryAfterMs: number | undefined;
   /** The field, header or label that was wrong, as the caller knows it. */
-  readonly param?: string;
+  readonly param: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: SluiceErrorOptions = {}) {
     super(message, options.cause === undefined ? {} : { cause: options.cause });
     this.code = code;
-    if (options.retryAfterMs !== undefined) this.retryAfterMs = options.retryAfterMs;
-    if (options.param !== undefined) this.param = options.param;
+    this.retryAfterMs = options.retryAfterMs;
+    this.param = options.param;
   }
-}
-
-/** One thing that is wrong in a document, and what would be right. */
-export interface Problem {
-  /** Where, from the document's root: `policy.concurrency_scheduler.selectors[0].control_point`. */
-  readonly path: string;
-  /** What is wrong and what would be right, for a person. */
-  readonly reason: string;
 }

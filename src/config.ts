@@ -1,0 +1,260 @@
+/**
+ * The configuration of a process: one schema, `sluice.yaml` and the environment, read once, into a
+ * frozen {@link Config} or all its errors at once. Nothing else of Sluice reads the environment.
+ */
+import { Check } from 'typebox/value';
+import { firstRunName, firstRunPolicy } from './config/first-run.ts';
+import { defaultReplicaId } from './config/judges.ts';
+import { readConfigFile, readPolicyFiles } from './config/read.ts';
+import {
+  type ConfigFile,
+  defaultConcurrency,
+  environment,
+  fileSchema,
+  limitSettings,
+  timeoutSettings,
+} from './config/schema.ts';
+import type {
+  ApiKey,
+  Config,
+  Limits,
+  ModelConfig,
+  PolicySource,
+  PoolConfig,
+  Timeouts,
+} from './config/types.ts';
+import {
+  deepFreeze,
+  didYouMean,
+  join,
+  type Problem,
+  parseDuration,
+  problemsOf,
+  shown,
+} from './document.ts';
+
+export { firstRunPolicy } from './config/first-run.ts';
+export type * from './config/types.ts';
+
+/** A configuration that cannot be used, with every problem; none of them shows a secret. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+  /** `path` is a field of the file (`pools.mistral.replicas[0].url`) or an environment variable. */
+  readonly problems: readonly Problem[];
+
+  constructor(problems: readonly Problem[]) {
+    const lines = problems.map(({ path, reason }) => `  ${path} ${reason}`);
+    super(`the configuration is not valid:\n${lines.join('\n')}`);
+    this.problems = problems;
+  }
+}
+
+/**
+ * The configuration from the file and the environment, which wins. The file is `file`, else
+ * `SLUICE_CONFIG`, else `sluice.yaml`, which alone may be absent. An empty variable counts as unset.
+ * Throws a {@link ConfigError} that lists all problems at once.
+ */
+export function loadConfig(from: {
+  readonly file?: string | undefined;
+  readonly env: NodeJS.ProcessEnv;
+}): Config {
+  const problems: Problem[] = [];
+  const named = nameOfFile(from.file, from.env);
+  const given = readConfigFile(named, problems);
+  problems.push(...problemsOf(fileSchema, given));
+  const variables = readEnvironment(from.env, problems);
+
+  // Fields with a problem are left out, so that the others can still be checked against each other.
+  const sound: unknown = Object.fromEntries(
+    Object.entries(given).filter(([key, value]) => {
+      return problemsOf(fileSchema, { [key]: value }).length === 0;
+    }),
+  );
+  if (!Check(fileSchema, sound)) throw new ConfigError(problems);
+  const broken = (field: keyof ConfigFile) => Object.hasOwn(given, field) && !(field in sound);
+  const file: ConfigFile = { ...sound, ...variables };
+
+  const pools = readPools(file);
+  const models = readModels(file, pools, broken('pools'), problems);
+  const defaultModel = file.default_model ?? Object.keys(models)[0] ?? firstRunName;
+  if (!broken('models') && !broken('pools') && !Object.hasOwn(models, defaultModel)) {
+    const hint = didYouMean(defaultModel, Object.keys(models));
+    problems.push({ path: 'default_model', reason: `is not one of \`models\`${hint}` });
+  }
+  const limits = readLimits(file);
+  const config: Config = {
+    host: file.host ?? '127.0.0.1',
+    port: file.port ?? 8080,
+    grpcPort: file.grpc_port ?? 8089,
+    redisUrl: file.redis_url,
+    logLevel: file.log_level ?? 'info',
+    otelEndpoint: openTelemetryEndpoint(from.env),
+    domain: file.domain ?? 'main',
+    ...(file.node_id !== undefined && { nodeId: file.node_id }),
+    policies: readPolicies(file, named?.path ?? 'sluice.yaml', problems),
+    pools,
+    models,
+    defaultModel,
+    apiKeys: readKeys(file, limits, problems),
+    limits,
+    timeouts: readTimeouts(file, problems),
+    attempts: file.attempts ?? 3,
+    worker: { concurrency: readConcurrency(file, pools, broken('pools'), problems) },
+  };
+  if (problems.length > 0) throw new ConfigError(problems);
+  return deepFreeze(config);
+}
+
+/** What is allowed but probably not meant, for a person to read at the start. */
+export function configWarnings(config: Config): string[] {
+  const loopback = /^(?:localhost|127\.[\d.]+|::1)$/i.test(config.host);
+  if (loopback || config.apiKeys.length > 0) return [];
+  return [
+    `listening on ${config.host} without api_keys: everyone who reaches the port may send prompts ` +
+      'and change policies; set api_keys, or listen on 127.0.0.1',
+  ];
+}
+
+function nameOfFile(file: string | undefined, env: NodeJS.ProcessEnv) {
+  if (file !== undefined) return { path: file, by: 'the config file' };
+  const path = env.SLUICE_CONFIG;
+  return path ? { path, by: 'SLUICE_CONFIG' } : undefined;
+}
+
+/** The fields that the environment sets. */
+function readEnvironment(env: NodeJS.ProcessEnv, problems: Problem[]): Partial<ConfigFile> {
+  const fields: Record<string, unknown> = {};
+  for (const [name, { field, schema, number }] of Object.entries(environment)) {
+    const text = env[name];
+    if (text === undefined || text === '') continue;
+    const value = number && /^\d{1,9}$/.test(text) ? Number(text) : text;
+    const found = problemsOf(schema, value, name);
+    problems.push(...found);
+    if (found.length === 0) fields[field] = value;
+  }
+  return Check(fileSchema, fields) ? fields : {};
+}
+
+/** Standard variables: https://opentelemetry.io/docs/specs/otel/protocol/exporter/ */
+function openTelemetryEndpoint(env: NodeJS.ProcessEnv): string | undefined {
+  const signals = ['', 'TRACES_', 'METRICS_', 'LOGS_'];
+  return signals.map((signal) => env[`OTEL_EXPORTER_OTLP_${signal}ENDPOINT`]).find(Boolean);
+}
+
+function readPolicies(file: ConfigFile, configPath: string, problems: Problem[]): PolicySource[] {
+  if (file.policies === undefined && file.policy_files === undefined) {
+    return [{ source: 'the first run', document: firstRunPolicy }];
+  }
+  const inline = (file.policies ?? []).map((document, index) => ({
+    source: `${configPath}: policies[${index}]`,
+    document,
+  }));
+  return [...inline, ...readPolicyFiles(file.policy_files ?? [], configPath, problems)];
+}
+
+function readPools(file: ConfigFile): Record<string, PoolConfig> {
+  const entries = Object.entries(file.pools ?? { [firstRunName]: {} }).map(([name, pool]) => {
+    const replicas = (pool.replicas ?? []).map((replica, index) => ({
+      id: replica.id ?? defaultReplicaId(name, index),
+      url: replica.url,
+      protocol: replica.protocol ?? 'ollama',
+      ...(replica.model !== undefined && { model: replica.model }),
+      maxInflight: replica.max_inflight ?? 2,
+    }));
+    return [name, { replicas }] as const;
+  });
+  return Object.fromEntries(entries);
+}
+
+function readModels(
+  file: ConfigFile,
+  pools: Record<string, PoolConfig>,
+  poolsBroken: boolean,
+  problems: Problem[],
+): Record<string, ModelConfig> {
+  const given: NonNullable<ConfigFile['models']> =
+    file.models ?? Object.fromEntries(Object.keys(pools).map((name) => [name, {}]));
+  const models = Object.entries(given).map(([name, model]) => {
+    const pool = model.pool ?? name;
+    if (!poolsBroken && !Object.hasOwn(pools, pool)) {
+      const reason = `${shown(pool)} is not one of \`pools\`${didYouMean(pool, Object.keys(pools))}`;
+      problems.push({ path: `${join('models', name)}.pool`, reason });
+    }
+    return [name, { pool, controlPoint: model.control_point ?? `${name}-prompt` }] as const;
+  });
+  return Object.fromEntries(models);
+}
+
+function readKeys(file: ConfigFile, limits: Limits, problems: Problem[]): ApiKey[] {
+  return (file.api_keys ?? []).map(({ key, labels = {} }, index) => {
+    const path = `api_keys[${index}]`;
+    if (Object.keys(labels).length > limits.labels) {
+      problems.push({ path: `${path}.labels`, reason: `are more than limits.labels` });
+    }
+    for (const [label, value] of Object.entries(labels)) {
+      if (Buffer.byteLength(value) <= limits.labelBytes) continue;
+      const reason = `is longer than limits.label_bytes, ${limits.labelBytes} bytes`;
+      problems.push({ path: join(`${path}.labels`, label), reason });
+    }
+    return { key, labels };
+  });
+}
+
+function readLimits(file: ConfigFile): Limits {
+  const read = (key: keyof Limits) => {
+    const setting = limitSettings[key];
+    return file.limits?.[setting.name] ?? setting.default;
+  };
+  return {
+    bodyBytes: read('bodyBytes'),
+    queuedBytes: read('queuedBytes'),
+    waiting: read('waiting'),
+    labelBytes: read('labelBytes'),
+    labels: read('labels'),
+    tokens: read('tokens'),
+  };
+}
+
+function readTimeouts(file: ConfigFile, problems: Problem[]): Timeouts {
+  const given: Readonly<Record<string, unknown>> = file.timeouts ?? {};
+  const read = (key: keyof Timeouts) => {
+    const { name, default: fallback } = timeoutSettings[key];
+    const [written, ms] = [given[name], given[`${name}_ms`]];
+    if (typeof ms === 'number') return ms;
+    return typeof written === 'string' ? (parseDuration(written) ?? fallback) : fallback;
+  };
+  const timeouts: Timeouts = {
+    queueMs: read('queueMs'),
+    maxTimeoutMs: read('maxTimeoutMs'),
+    beginMs: read('beginMs'),
+    heartbeatMs: read('heartbeatMs'),
+    memberMs: read('memberMs'),
+    sweepMs: read('sweepMs'),
+    keepJobMs: read('keepJobMs'),
+    keepMs: read('keepMs'),
+    abortMarginMs: read('abortMarginMs'),
+    maxInflightMs: read('maxInflightMs'),
+  };
+  if (timeouts.abortMarginMs >= timeouts.maxInflightMs) {
+    const reason = 'must be shorter than max_inflight, or every prompt is aborted as it begins';
+    problems.push({ path: 'timeouts.abort_margin', reason });
+  }
+  return timeouts;
+}
+
+function readConcurrency(
+  file: ConfigFile,
+  pools: Record<string, PoolConfig>,
+  poolsBroken: boolean,
+  problems: Problem[],
+): Record<string, number> {
+  const given = file.worker?.concurrency ?? {};
+  for (const name of poolsBroken ? [] : Object.keys(given)) {
+    if (Object.hasOwn(pools, name)) continue;
+    const reason = `is not one of \`pools\`${didYouMean(name, Object.keys(pools))}`;
+    problems.push({ path: join('worker.concurrency', name), reason });
+  }
+  return Object.fromEntries(
+    Object.keys(pools).map((name) => [name, given[name] ?? defaultConcurrency]),
+  );
+}

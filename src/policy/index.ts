@@ -1,0 +1,31 @@
+/**
+ * The policy part: values files -> limits and schedules; labels -> workload, cost, deadline. Pure:
+ * no clock, no Redis, no state, so every gateway that holds the same policies decides the same.
+ */
+export type { Expression, LabelMatcher, Requirement } from './match.ts';
+export {
+  type LimiterName,
+  limitKeyOf,
+  parseLimiter,
+  parseQueueKey,
+  type QueueName,
+} from './names.ts';
+export { limitsOf, PolicyError, parsePolicy } from './parse.ts';
+export { schedule } from './schedule.ts';
+export type {
+  Policy,
+  Request,
+  Schedule,
+  Scheduler,
+  Selector,
+  Workload,
+  WorkloadParameters,
+} from './types.ts';
+export {
+  estimateTokens,
+  type LabelLimits,
+  parseBaggage,
+  parsePriority,
+  parseTokens,
+  validateLabels,
+} from './values.ts';

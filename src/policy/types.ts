@@ -1,0 +1,100 @@
+/**
+ * The words of the policy part. A policy is Aperture's `concurrency-scheduling/base` values file,
+ * read once; a request is scheduled with it by pure functions, so every gateway gets the same answer.
+ */
+import type { LabelMatcher } from './match.ts';
+
+/** Where a policy applies, and to which of the requests there. */
+export interface Selector {
+  readonly controlPoint: string;
+  /** Only requests whose labels match; every request when absent. */
+  readonly matcher?: LabelMatcher;
+}
+
+/** One kind of requests under a policy, with its share and its patience. */
+export interface Workload {
+  readonly name: string;
+  readonly matcher: LabelMatcher;
+  readonly parameters: WorkloadParameters;
+}
+
+/** How a workload's requests are treated when their labels say nothing else. */
+export interface WorkloadParameters {
+  /** Weight in the fair order, 0.1 to 1000. */
+  readonly priority: number;
+  /** Cost of a request in tokens, 1 to 1e7; the estimate of the prompt when absent. */
+  readonly tokens?: number;
+  /** How long a request may wait, in milliseconds; no limit of the policy's own when absent. */
+  readonly queueTimeoutMs?: number;
+}
+
+/** A policy's order: which label gives what, and the workloads. */
+export interface Scheduler {
+  readonly priorityLabelKey?: string;
+  readonly tokensLabelKey?: string;
+  readonly workloadLabelKey?: string;
+  readonly fairnessLabelKey?: string;
+  /** The first whose matcher holds is taken. */
+  readonly workloads: readonly Workload[];
+  /** For requests that no workload matches. */
+  readonly default: WorkloadParameters;
+  /** How long before the caller's own deadline waiting ends, in milliseconds. */
+  readonly deadlineMarginMs: number;
+  /** HTTP status of the answer to a request that waited too long; 503 in Aperture. */
+  readonly deniedStatus: number;
+}
+
+/** One parsed values file. Frozen. */
+export interface Policy {
+  readonly name: string;
+  /** SHA-256 of the document's canonical JSON, its first 16 hexadecimal digits. */
+  readonly version: string;
+  /** The values file as it was given. */
+  readonly document: unknown;
+  readonly selectors: readonly Selector[];
+  /** Slots: in all, or for each value of `limitByLabelKey`. */
+  readonly maxConcurrency: number | undefined;
+  readonly limitByLabelKey?: string;
+  /** Slots for each value of a label, beside `maxConcurrency`: label key -> slots. */
+  readonly perLabel: Readonly<Record<string, number>>;
+  /** How long an admitted request may hold its slots, in milliseconds. */
+  readonly maxInflightMs: number;
+  readonly scheduler: Scheduler;
+}
+
+/** What scheduling needs to know of a request. */
+export interface Request {
+  readonly controlPoint: string;
+  readonly labels: Readonly<Record<string, string>>;
+  /** The prompt's cost in tokens as far as it is known, see `estimateTokens`. */
+  readonly tokensEstimate: number;
+  /** The pool that will serve it; absent for flows, which take no pool slot. */
+  readonly pool?: string | undefined;
+  /** The `Sluice-Priority` header, 0.1 to 1000. */
+  readonly headerPriority?: number | undefined;
+  /** The caller's own deadline, in milliseconds from now. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** Where a request waits, with what cost, and which limits it must pass. */
+export interface Schedule {
+  /** Name of the policy that gives the order; `-` when none selects the control point. */
+  readonly policy: string;
+  readonly workload: string;
+  /** Weight in the fair order, 0.1 to 1000. */
+  readonly priority: number;
+  /** Tenant or user inside the workload; empty when there is none. */
+  readonly fairnessKey: string;
+  /** Cost in the fair order: tokens, an integer from 1 to 1e7. */
+  readonly cost: number;
+  /** Keys of the limiters it takes a slot of, most specific first. */
+  readonly limiters: readonly string[];
+  /** Identity of its queue: requests with equal ones are eligible together, first in first out. */
+  readonly queue: string;
+  /** The smaller of the policy's and the caller's, in milliseconds. */
+  readonly queueTimeoutMs: number | undefined;
+  /** The smallest of the applying policies', in milliseconds. */
+  readonly maxInflightMs: number | undefined;
+  /** Label keys that a policy asked for and the request lacks; each fell back to its default. */
+  readonly defaulted: readonly string[];
+}
