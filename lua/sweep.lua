@@ -34,10 +34,12 @@ local function member_gone(id)
   local owned = lex_range(key.owned, id, 0, SWEPT_A_STEP)
   for _, entry in ipairs(owned) do
     local request = requests.load(entry:match('(%S+)$'))
+    redis.call('ZREM', key.owned, entry)
     if request then
+      request.owner = nil
+      requests.save(request)
       requests.cancel(request, 'its gateway is gone')
     end
-    redis.call('ZREM', key.owned, entry)
   end
   if #owned < SWEPT_A_STEP then
     redis.call('HDEL', key.members, id)

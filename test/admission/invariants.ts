@@ -1,0 +1,147 @@
+/**
+ * What must hold after every step, recounted from the raw keys by code that shares nothing with the
+ * Lua: no counter that differs from a recount, nobody eligible who waits, one timer for each
+ * request, and nothing left of those that ended.
+ */
+
+import type { Redis } from 'ioredis';
+import { expect } from 'vitest';
+import { domainKey } from '../../src/admission/keys.ts';
+
+interface Stored {
+  state: string;
+  queue: string;
+  sequence: number;
+  cost: number;
+  bytes?: number;
+  owner?: string;
+  attempt?: number;
+  replica?: string;
+}
+
+const heldStates = new Set(['admitted', 'running']);
+
+export async function checkInvariants(redis: Redis, domain: string): Promise<void> {
+  const read = (name: string) => redis.hgetall(domainKey(domain, name));
+  const set = (name: string) => redis.zrange(domainKey(domain, name), '0', '-1');
+  const requests = new Map(
+    Object.entries(await read('requests')).map(([id, text]) => [id, JSON.parse(text) as Stored]),
+  );
+  const waiting = [...requests].filter(([, request]) => request.state === 'waiting');
+  const held = [...requests].filter(([, request]) => heldStates.has(request.state));
+
+  // Slots: the counters are the leases.
+  const taken = new Map<string, number>();
+  for (const [, request] of held) {
+    const limiters = limitersOf(request.queue);
+    if (request.replica !== undefined) limiters.push(`replica:${request.replica}`);
+    for (const name of limiters) taken.set(name, (taken.get(name) ?? 0) + 1);
+  }
+  const inFlight = await read('in_flight');
+  expect(numbers(inFlight), 'slots in flight').toEqual(Object.fromEntries(taken));
+
+  // Queues: every waiting request stands in its FIFO, and nothing else does.
+  const members = waiting.map(
+    ([id, { queue, sequence, cost }]) =>
+      `${queue} ${String(sequence).padStart(14, '0')} ${id} ${cost}`,
+  );
+  expect(await set('waiting'), 'the FIFO').toEqual(members.toSorted());
+
+  // Nobody eligible waits, unless a bounded step left work that is due at once.
+  const limits = await read('limits');
+  const free = (name: string) => {
+    const limitKey = name.split('=')[0] ?? name;
+    const missing = limitKey.startsWith('pool:') ? 0 : Number.POSITIVE_INFINITY;
+    return Number(limits[limitKey] ?? missing) - (taken.get(name) ?? 0);
+  };
+  const due = await redis.smembers(domainKey(domain, 'due'));
+  if (due.length === 0) {
+    const eligible = waiting.filter(([, { queue }]) =>
+      limitersOf(queue).every((name) => free(name) > 0),
+    );
+    expect(
+      eligible.map(([id]) => id),
+      'eligible requests that wait',
+    ).toEqual([]);
+  }
+
+  // Standing: each queue at one gate, each key at a gate filed once, by its oldest head there.
+  const heads = new Map<string, Stored>();
+  for (const [, request] of waiting) {
+    const head = heads.get(request.queue);
+    if (!head || request.sequence < head.sequence) heads.set(request.queue, request);
+  }
+  const standing = await set('standing');
+  const queues = standing.filter((entry) => entry.startsWith('q '));
+  const queuesStanding = queues.map((entry) => entry.split(' ')[4] ?? '');
+  expect(queuesStanding.toSorted(), 'queues that stand').toEqual([...heads.keys()].toSorted());
+  expect(Object.keys(await read('queues')).toSorted()).toEqual([...heads.keys()].toSorted());
+  const keysAtGates = new Map<string, number>();
+  for (const entry of queues) {
+    const [, gate, key, sequence, queue] = entry.split(' ');
+    expect(limitersOf(queue ?? '').concat('-'), `gate of ${queue}`).toContain(gate);
+    expect(Number(sequence), `head of ${queue}`).toBe(heads.get(queue ?? '')?.sequence);
+    const at = `${gate} ${key}`;
+    keysAtGates.set(
+      at,
+      Math.min(keysAtGates.get(at) ?? Number.POSITIVE_INFINITY, Number(sequence)),
+    );
+  }
+  const filed = standing
+    .filter((entry) => entry.startsWith('k '))
+    .map((entry) => entry.split(' '))
+    .map(([, gate, , , sequence, key]) => [`${gate} ${key}`, Number(sequence)] as const);
+  expect(filed.length, 'keys that stand').toBe(keysAtGates.size);
+  expect(new Map(filed), 'keys that stand').toEqual(keysAtGates);
+
+  // The tree counts what waits and what is held, at every level.
+  const counts = new Map<string, [number, number]>();
+  for (const [index, list] of [waiting, held].entries()) {
+    for (const [, { queue }] of list) {
+      const [policy = '', workload = '', key = ''] = queue.split('/');
+      for (const path of ['.', policy, `${policy}/${workload}`, `${policy}/${workload}/${key}`]) {
+        const count = counts.get(path) ?? [0, 0];
+        count[index as 0 | 1] += 1;
+        counts.set(path, count);
+      }
+    }
+  }
+  const nodes = { ...(await read('tree')), ...(await read('fair')) };
+  for (const [path, text] of Object.entries(nodes)) {
+    const [start, , atNode, heldAtNode] = text.split(' ').map(Number);
+    expect([atNode, heldAtNode], `counts of ${path}`).toEqual(counts.get(path) ?? [0, 0]);
+    expect(start, `start of ${path}`).toBeGreaterThanOrEqual(0);
+    counts.delete(path);
+  }
+  expect([...counts.keys()], 'nodes that are missing').toEqual([]);
+
+  // One timer each; nothing of those that ended.
+  const timers = (await set('timers')).filter((entry) => !entry.includes(' '));
+  const ended = Object.keys(await read('ended'));
+  expect(timers.toSorted(), 'timers').toEqual([...requests.keys(), ...ended].toSorted());
+  const owned = [...requests]
+    .filter(([, { owner }]) => owner)
+    .map(([id, { owner }]) => `${owner} ${id}`);
+  expect(await set('owned')).toEqual(owned.toSorted());
+  const bytes = [...requests.values()].reduce((sum, { bytes = 0 }) => sum + bytes, 0);
+  const meta = await read('meta');
+  expect(Number(meta.body_bytes ?? 0), 'bytes of bodies').toBe(bytes);
+  const bodies = Object.keys(await read('bodies')).toSorted();
+  expect(bodies).toEqual(
+    [...requests]
+      .filter(([, r]) => r.bytes)
+      .map(([id]) => id)
+      .toSorted(),
+  );
+  const offered = new Set(held.map(([id, { attempt }]) => `${id} ${attempt}`));
+  for (const entry of await set('outbox')) expect(offered, 'the outbox').toContain(entry);
+}
+
+function limitersOf(queue: string): string[] {
+  const names = queue.split('/')[3] ?? '';
+  return names === '' ? [] : names.split(',');
+}
+
+function numbers(hash: Record<string, string>): Record<string, number> {
+  return Object.fromEntries(Object.entries(hash).map(([name, value]) => [name, Number(value)]));
+}

@@ -1,0 +1,388 @@
+/** The life of a request through every step: what moves it, what a repeat does, what ends it. */
+
+import { expect, test } from 'vitest';
+import { domainKey } from '../../src/admission/keys.ts';
+import { newWorld, policyDocument, type World } from './world.ts';
+
+async function prompting(slots = 1, overrides = {}): Promise<World> {
+  const world = await newWorld(overrides);
+  await world.policies(policyDocument({ max: 10 }));
+  await world.pool('gpu', slots);
+  return world;
+}
+
+const prompt = { pool: 'gpu', body: '{"path":"/x"}', user: 'u' };
+
+test('a submit may be repeated in every state: the request exists once', async () => {
+  const world = await prompting();
+  const id = await world.add(prompt);
+  expect(await world.submit({ ...prompt, id })).toEqual({ status: 'known', state: 'admitted' });
+  await world.admission.begin(world.holder(id), 'worker-gpu');
+  expect(await world.submit({ ...prompt, id })).toEqual({ status: 'known', state: 'running' });
+  await world.admission.finish(world.holder(id), { outcome: 'done' });
+  expect(await world.submit({ ...prompt, id })).toEqual({ status: 'known', state: 'done' });
+  expect(world.dispatched).toHaveLength(1);
+  await world.check();
+});
+
+test('a submit that comes after its record is forgotten is refused, not run again', async () => {
+  const world = await prompting();
+  const id = await world.add(prompt);
+  await world.admission.begin(world.holder(id), 'worker-gpu');
+  await world.admission.finish(world.holder(id), { outcome: 'done' });
+  await world.pass(60_001);
+  expect(await world.state(id)).toBe('unknown');
+  expect(await world.submit({ ...prompt, id })).toMatchObject({
+    status: 'rejected',
+    reason: 'stale_id',
+  });
+});
+
+test('begin lets one delivery of an attempt through and no other', async () => {
+  const world = await prompting(4);
+  const id = await world.add(prompt);
+  const first = await world.admission.begin(world.holder(id, 1, 'a'), 'worker-gpu');
+  expect(first).toMatchObject({ status: 'run', body: prompt.body, replica: { id: 'gpu-1' } });
+  expect(await world.admission.begin(world.holder(id, 1, 'b'), 'worker-2')).toEqual({
+    status: 'stale',
+    state: 'running',
+  });
+  expect(await world.admission.begin(world.holder(id, 2, 'b'), 'worker-2')).toMatchObject({
+    status: 'stale',
+  });
+  // The winner's own repeat, after a reply that was lost, gets the same answer.
+  expect(await world.admission.begin(world.holder(id, 1, 'a'), 'worker-gpu')).toEqual(first);
+  await world.check();
+});
+
+test('finish counts once, and only from the holder', async () => {
+  const world = await prompting();
+  const id = await world.add(prompt);
+  const next = await world.add({ ...prompt, user: 'v' });
+  await world.admission.begin(world.holder(id), 'worker-gpu');
+  const stranger = { ...world.holder(id), token: 'other' };
+  expect((await world.admission.finish(stranger, { outcome: 'done' })).status).toBe('stale');
+  expect(await world.state(next)).toBe('waiting');
+  const done = { outcome: 'done', answer: '{"status":200}' } as const;
+  expect(await world.admission.finish(world.holder(id), done)).toEqual({
+    status: 'ended',
+    state: 'done',
+  });
+  // Release and the next admission are one step.
+  expect(await world.state(next)).toBe('admitted');
+  expect(await world.admission.finish(world.holder(id), done)).toEqual({
+    status: 'already',
+    state: 'done',
+  });
+  expect(await world.redis.xlen(domainKey(world.domain, `stream:${id}`))).toBe(1);
+  await world.check();
+});
+
+test('an admitted prompt that nobody begins waits again at its old place', async () => {
+  const world = await prompting(1);
+  const id = await world.add(prompt);
+  const second = await world.add(prompt);
+  await world.beat('worker-gpu', { gpu: 1 });
+  await world.pass(5_001);
+  // Put back, it is first again: a new attempt of the same request, under a new BullMQ job.
+  expect(world.dispatched.map(({ attempt }) => attempt)).toEqual([1, 2]);
+  expect(new Set(world.dispatched.map((job) => job.id))).toEqual(new Set([id]));
+  expect(await world.state(second)).toBe('waiting');
+  expect((await world.admission.begin(world.holder(id, 1), 'worker-gpu')).status).toBe('stale');
+  expect((await world.admission.begin(world.holder(id, 2), 'worker-gpu')).status).toBe('run');
+  await world.check();
+});
+
+test('a lapsed heartbeat makes a new attempt on the same slots, a limited number of times', async () => {
+  const world = await prompting(1);
+  const id = await world.add(prompt);
+  for (const attempt of [1, 2, 3]) {
+    const holder = world.holder(id, attempt, `t${attempt}`);
+    expect((await world.admission.begin(holder, 'worker-gpu')).status).toBe('run');
+    await world.pass(9_000);
+    await world.beat('worker-gpu', { gpu: 1 });
+    const renewed = await world.admission.renew([holder]);
+    expect(renewed.items).toEqual([{ id, status: 'kept' }]);
+    await world.pass(9_000);
+    expect(await world.state(id)).toBe('running');
+    await world.beat('worker-gpu', { gpu: 1 });
+    await world.pass(1_000);
+    // Whoever held it is not heard any more.
+    expect((await world.admission.renew([holder])).items).toEqual([{ id, status: 'lost' }]);
+    expect((await world.admission.finish(holder, { outcome: 'done' })).status).not.toBe('ended');
+    await world.check();
+  }
+  expect((await world.admission.inspectRequest(id)).ended).toMatchObject({
+    state: 'failed',
+    code: 'upstream_failed',
+    attempt: 3,
+  });
+});
+
+test('renew never carries a lease past the max inflight duration', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 10, inflight: '15s' }));
+  await world.pool('gpu', 1);
+  const id = await world.add(prompt);
+  const next = await world.add({ ...prompt, user: 'v' });
+  await world.admission.begin(world.holder(id), 'worker-gpu');
+  await world.pass(8_000);
+  await world.admission.renew([world.holder(id)]);
+  await world.beat('worker-gpu', { gpu: 1 });
+  await world.pass(7_000);
+  expect((await world.admission.inspectRequest(id)).ended).toMatchObject({
+    state: 'expired',
+    code: 'expired',
+  });
+  expect(await world.state(next)).toBe('admitted');
+  expect((await world.admission.finish(world.holder(id), { outcome: 'done' })).status).toBe(
+    'already',
+  );
+  await world.check();
+});
+
+test('a flow that is never ended frees its slot at the max inflight duration', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 1, inflight: '30s' }));
+  const id = await world.add();
+  const next = await world.add();
+  await world.pass(29_999);
+  expect(world.due).toBe(world.nowMs + 1);
+  expect(await world.state(next)).toBe('waiting');
+  await world.pass(1);
+  expect(await world.state(id)).toBe('expired');
+  expect(await world.state(next)).toBe('admitted');
+  await world.check();
+});
+
+test('past its time in the queue a request is rejected as queue_timeout', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 1 }));
+  await world.add();
+  const id = await world.add({ timeoutMs: 2_000 });
+  expect(world.due).toBe(world.nowMs + 2_000);
+  await world.pass(2_000);
+  expect((await world.admission.inspectRequest(id)).ended).toMatchObject({
+    state: 'rejected',
+    code: 'queue_timeout',
+  });
+  await world.check();
+});
+
+test('cancel: from the queue, before the start, while it runs, and again', async () => {
+  const world = await prompting(2);
+  const running = await world.add(prompt);
+  const admitted = await world.add(prompt);
+  const waiting = await world.add(prompt);
+  const last = await world.add(prompt);
+  await world.admission.begin(world.holder(running), 'worker-gpu');
+  expect(await world.admission.cancel(waiting, 'x')).toEqual({ status: 'cancelled' });
+  expect(await world.admission.cancel(waiting, 'x')).toEqual({
+    status: 'already',
+    state: 'cancelled',
+  });
+  expect(await world.admission.cancel(admitted, 'x')).toEqual({ status: 'cancelled' });
+  expect(await world.state(last)).toBe('admitted');
+  expect((await world.admission.begin(world.holder(admitted), 'worker-gpu')).status).toBe('stale');
+  // What runs keeps its slot until its worker confirms.
+  expect(await world.admission.cancel(running, 'x')).toEqual({ status: 'cancelling' });
+  expect(await world.state(running)).toBe('running');
+  const { items } = await world.admission.renew([world.holder(running)]);
+  expect(items).toEqual([{ id: running, status: 'abort' }]);
+  await world.check();
+  await world.admission.finish(world.holder(running), { outcome: 'cancelled', code: 'cancelled' });
+  expect(await world.state(running)).toBe('cancelled');
+  expect(await world.admission.cancel(`${world.domain}-none`, 'x')).toEqual({ status: 'unknown' });
+  await world.check();
+});
+
+test('a cancelled prompt whose worker died ends as cancelled, without another attempt', async () => {
+  const world = await prompting(1);
+  const id = await world.add(prompt);
+  await world.admission.begin(world.holder(id), 'worker-gpu');
+  await world.admission.cancel(id, 'gone');
+  await world.beat('worker-gpu', { gpu: 1 });
+  await world.pass(10_001);
+  expect(await world.state(id)).toBe('cancelled');
+  expect(world.dispatched).toHaveLength(1);
+  await world.check();
+});
+
+test('a failed attempt is retried elsewhere, and its replica left alone for a while', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 10 }));
+  const replica = { url: 'http://127.0.0.1:1', protocol: 'ollama', max_inflight: 1 };
+  await world.admission.configure({
+    replicas: {
+      gpu: [
+        { id: 'r1', ...replica },
+        { id: 'r2', ...replica },
+      ],
+    },
+  });
+  await world.beat('worker-gpu', { gpu: 9 });
+  const id = await world.add(prompt);
+  await world.admission.begin(world.holder(id), 'worker-gpu');
+  const failure = { outcome: 'retry', code: 'upstream_failed', replicaDownMs: 5_000 } as const;
+  expect(await world.admission.finish(world.holder(id), failure)).toEqual({
+    status: 'retried',
+    state: 'admitted',
+  });
+  expect((await world.admission.inspectDomain()).limits['pool:gpu']).toBe(1);
+  const again = await world.admission.begin(world.holder(id, 2, 'b'), 'worker-gpu');
+  expect(again).toMatchObject({ status: 'run', replica: { id: 'r2' } });
+  const other = await world.add({ ...prompt, user: 'v' });
+  expect(await world.state(other)).toBe('waiting');
+  await world.pass(5_000);
+  expect(await world.state(other)).toBe('admitted');
+  await world.check();
+});
+
+test('an unconfirmed hand-over to BullMQ is offered again until it is acknowledged', async () => {
+  const world = await prompting(1);
+  const id = await world.add(prompt);
+  expect(world.dispatched).toHaveLength(1);
+  await world.pass(1_000);
+  expect(world.dispatched).toEqual([
+    { id, attempt: 1, pool: 'gpu' },
+    { id, attempt: 1, pool: 'gpu' },
+  ]);
+  await world.admission.acknowledge(world.dispatched);
+  await world.pass(1_000);
+  expect(world.dispatched).toHaveLength(2);
+  await world.check();
+});
+
+test('prompts are admitted only as far as live workers and usable replicas can take them', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 10 }));
+  const ids = [await world.add(prompt), await world.add(prompt), await world.add(prompt)];
+  expect(await world.admitted()).toEqual([]);
+  await world.pool('gpu', 2);
+  expect((await world.admitted()).toSorted()).toEqual(ids.slice(0, 2).toSorted());
+  await world.beat('worker-2', { gpu: 5 });
+  // Seven slots at workers, two at the replica.
+  expect(await world.admitted()).toHaveLength(2);
+  await world.admission.sweep({ id: 'worker-2', kind: 'worker' }, true);
+  await world.admission.sweep({ id: 'worker-gpu', kind: 'worker' }, true);
+  expect((await world.admission.inspectDomain()).limits['pool:gpu']).toBe(0);
+  await world.check();
+});
+
+test('a worker without a sign of life takes its capacity with it', async () => {
+  const world = await prompting(3);
+  expect((await world.admission.inspectDomain()).limits['pool:gpu']).toBe(3);
+  await world.pass(10_000);
+  expect((await world.admission.inspectDomain()).limits['pool:gpu']).toBe(0);
+});
+
+test('requests of a gateway that died are cancelled; jobs go on', async () => {
+  const world = await prompting(1);
+  await world.admission.sweep({ id: 'g1', kind: 'gateway' });
+  const running = await world.add({ ...prompt, owner: 'g1' });
+  const waiting = await world.add({ ...prompt, owner: 'g1' });
+  const job = await world.add(prompt);
+  await world.admission.begin(world.holder(running), 'worker-gpu');
+  await world.pass(5_000);
+  await world.beat('worker-gpu', { gpu: 1 });
+  await world.admission.renew([world.holder(running)]);
+  await world.pass(5_000);
+  expect(await world.state(waiting)).toBe('cancelled');
+  expect((await world.admission.renew([world.holder(running)])).items[0]?.status).toBe('abort');
+  await world.admission.finish(world.holder(running), { outcome: 'cancelled', code: 'cancelled' });
+  expect(await world.state(job)).toBe('admitted');
+  // A gateway that was only slow learns that the cluster has given it up.
+  const back = await world.admission.sweep({ id: 'g1', kind: 'gateway' });
+  expect(back.joined).toBe(true);
+});
+
+test('what was computed with old policies is refused, and so is what is too much', async () => {
+  const world = await newWorld({ waitingLimit: 2, bodyLimit: 10 });
+  await world.policies(policyDocument({ max: 1 }));
+  const old = world.version;
+  await world.policies(policyDocument({ max: 1, perLabel: { user_id: 1 } }));
+  expect(await world.submit({ version: old })).toEqual({
+    status: 'stale_version',
+    version: world.version,
+  });
+  expect(await world.submit({ body: 'x'.repeat(11) })).toMatchObject({
+    status: 'rejected',
+    reason: 'queue_full',
+  });
+  await world.add();
+  await world.add();
+  await world.add();
+  const full = await world.submit({});
+  expect(full).toMatchObject({ status: 'rejected', reason: 'queue_full' });
+  expect(full).toHaveProperty('retry_after_ms');
+  await world.check();
+});
+
+test('per-label caps and the global cap are taken together, and a freed one wakes the right queue', async () => {
+  const world = await newWorld();
+  const perLabel = { user_id: 1, team: 2 };
+  await world.policies(policyDocument({ max: 3, perLabel }));
+  const red = { labels: { team: 'red' } };
+  const u1 = await world.add({ user: 'u1', ...red });
+  const u1b = await world.add({ user: 'u1', ...red });
+  const u2 = await world.add({ user: 'u2', ...red });
+  const u3 = await world.add({ user: 'u3', ...red });
+  const u4 = await world.add({ user: 'u4', labels: { team: 'blue' } });
+  expect((await world.admitted()).toSorted()).toEqual([u1, u2, u4].toSorted());
+  await world.check();
+  // u2 leaves: the team has a unit, u1 is still at its own cap, so u3 goes.
+  await world.end(u2);
+  expect((await world.admitted()).toSorted()).toEqual([u1, u3, u4].toSorted());
+  await world.check();
+  await world.end(u1);
+  expect(await world.state(u1b)).toBe('admitted');
+  await world.check();
+});
+
+test('a raised limit admits at once, a lowered one evicts nobody', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 1 }));
+  for (let i = 0; i < 6; i++) await world.add({ user: `u${i}` });
+  await world.policies(policyDocument({ max: 4 }));
+  expect(await world.admitted()).toHaveLength(4);
+  await world.policies(policyDocument({ max: 2 }));
+  expect(await world.admitted()).toHaveLength(4);
+  const [first = '', second = '', third = ''] = await world.admitted();
+  await world.end(first);
+  await world.end(second);
+  expect(await world.admitted()).toHaveLength(2);
+  await world.end(third);
+  expect(await world.admitted()).toHaveLength(2);
+  await world.check();
+});
+
+test('more than one step can do is left due at once, and done by the next sweeps', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 1 }));
+  for (let i = 0; i < 400; i++) await world.add({ user: `u${i % 50}` });
+  await world.policies(policyDocument({ max: 1_000 }));
+  expect((await world.admitted()).length).toBeLessThan(400);
+  for (let i = 0; i < 10 && (await world.admitted()).length < 400; i++) {
+    expect(world.due).toBe(world.nowMs);
+    await world.check();
+    await world.pass(0);
+  }
+  expect(await world.admitted()).toHaveLength(400);
+  await world.check();
+});
+
+test('after a drain nothing is left but what people configured and what is kept for a time', async () => {
+  const world = await prompting(2);
+  for (let i = 0; i < 10; i++) await world.add({ ...prompt, user: `u${i}`, owner: 'g1' });
+  for (let i = 0; i < 10; i++) {
+    const job = world.dispatched[i];
+    if (!job) throw new Error('nothing was dispatched');
+    await world.admission.begin(world.holder(job.id), 'worker-gpu');
+    await world.admission.finish(world.holder(job.id), { outcome: 'done' });
+  }
+  await world.check();
+  await world.pass(60_001);
+  const names = await world.redis.keys(domainKey(world.domain, '*'));
+  const short = names.map((name) => name.slice(domainKey(world.domain, '').length));
+  expect(short.toSorted()).toEqual(['limits', 'meta', 'policies', 'replicas']);
+});
