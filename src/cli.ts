@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
-import { ConfigError } from './config.ts';
+import { ConfigError, processEnvironment } from './config.ts';
 import { SluiceError } from './errors.ts';
 import { type Dev, type Running, runDev, runGateway, runSimulator, runWorker } from './main.ts';
 import { PolicyError } from './policy/index.ts';
@@ -9,7 +9,7 @@ import { createLog } from './telemetry/index.ts';
 
 /** Subcommands: each starts one process of `src/main.ts` and stops it on SIGINT or SIGTERM. */
 
-const env = process.env;
+const env = processEnvironment();
 const program = new Command('sluice')
   .description(
     'A scheduler for self-hosted LLM prompts: one fair order and one set of limits for a whole\n' +

@@ -105,6 +105,11 @@ export function loadConfig(from: {
   return deepFreeze(config);
 }
 
+/** The environment of this process, for {@link loadConfig}. */
+export function processEnvironment(): NodeJS.ProcessEnv {
+  return process.env;
+}
+
 /** What is allowed but probably not meant, for a person to read at the start. */
 export function configWarnings(config: Config): string[] {
   const loopback = /^(?:localhost|127\.[\d.]+|::1)$/i.test(config.host);

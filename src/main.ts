@@ -87,7 +87,8 @@ export function runWorker(options: StartOptions): Promise<Running> {
 
 function redisUrlOf(config: Config): string {
   if (config.redisUrl !== undefined) return config.redisUrl;
-  const message = 'REDIS_URL is not set: gateways and workers share one Redis (or run `sluice dev`)';
+  const message =
+    'REDIS_URL is not set: gateways and workers share one Redis (or run `sluice dev`)';
   throw new SluiceError('unavailable', message);
 }
 
@@ -121,7 +122,9 @@ export async function runDev(options: StartOptions, dataFolder = '.sluice'): Pro
     for (const [pool, { replicas }] of Object.entries(config.pools)) {
       if (replicas.length > 0) continue;
       const started = await Promise.all(
-        [1, 2].map(() => parts.add(startSimulator({ slots: devSlots, speed: devSpeed, model: pool }))),
+        [1, 2].map(() =>
+          parts.add(startSimulator({ slots: devSlots, speed: devSpeed, model: pool })),
+        ),
       );
       simulators.push(...started);
       pools[pool] = {

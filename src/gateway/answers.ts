@@ -53,6 +53,13 @@ function isRedisAway(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
   const text = `${error.name} ${error.message}`;
   const signs = ['MaxRetriesPerRequest', 'Command timed out', 'Connection is closed', 'ECONN'];
-  const states = ['LOADING', 'READONLY', 'CLUSTERDOWN', 'MASTERDOWN', 'OOM ', "Stream isn't writeable"];
+  const states = [
+    'LOADING',
+    'READONLY',
+    'CLUSTERDOWN',
+    'MASTERDOWN',
+    'OOM ',
+    "Stream isn't writeable",
+  ];
   return [...signs, ...states].some((sign) => text.includes(sign));
 }

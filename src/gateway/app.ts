@@ -30,7 +30,9 @@ export function buildApp(parts: {
       const body = JSON.stringify(errorBody('', new SluiceError('invalid_request', error.message)));
       if (!socket.writable) return;
       const head = 'HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n';
-      socket.end(`${head}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`);
+      socket.end(
+        `${head}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+      );
     },
   });
 
@@ -57,7 +59,9 @@ export function buildApp(parts: {
 
   app.setNotFoundHandler((request, reply) => {
     const path = pathOf(request.url);
-    const allowed = methods.filter((method) => app.hasRoute({ method, url: path }) || served(method, path));
+    const allowed = methods.filter(
+      (method) => app.hasRoute({ method, url: path }) || served(method, path),
+    );
     if (allowed.length > 0) {
       reply.header('allow', allowed.join(', '));
       const message = `${path} takes ${allowed.join(', ')}, not ${request.method}`;
@@ -68,7 +72,12 @@ export function buildApp(parts: {
 
   /** Whether a route with parameters takes this method. */
   function served(method: HTTPMethods, path: string): boolean {
-    return app.findRoute({ method, url: path.replace(/^(\/v1\/(?:jobs|requests))\/[^/]+$/, '$1/:id') }) !== null;
+    return (
+      app.findRoute({
+        method,
+        url: path.replace(/^(\/v1\/(?:jobs|requests))\/[^/]+$/, '$1/:id'),
+      }) !== null
+    );
   }
 
   app.addHook('onResponse', async (request, reply) => {

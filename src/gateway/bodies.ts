@@ -59,7 +59,11 @@ export function readPrompt(path: string, given: unknown, defaultModel: string): 
   const { model = defaultModel, stream = kind.streamsByDefault } = body;
   if (typeof model !== 'string' || model === '') throw invalid('model', 'must be a text');
   if (typeof stream !== 'boolean') throw invalid('stream', 'must be true or false');
-  const sent = { ...body, model, ...('stream' in body || kind.streamsByDefault ? { stream: false } : {}) };
+  const sent = {
+    ...body,
+    model,
+    ...('stream' in body || kind.streamsByDefault ? { stream: false } : {}),
+  };
   // Belongs to a stream; without one OpenAI's servers refuse it.
   if ('stream_options' in sent) delete sent.stream_options;
   return {

@@ -3,8 +3,8 @@ import { type Admission, makeId, type SubmitResult, streamKey } from '../admissi
 import type { Config } from '../config.ts';
 import { type PromptEnded, promptEnded } from '../diagnostics.ts';
 import { type ErrorCode, errorTable, SluiceError } from '../errors.ts';
-import type { Upstream } from '../pool/index.ts';
 import { schedule } from '../policy/index.ts';
+import type { Upstream } from '../pool/index.ts';
 import { type Answer, readAnswer } from '../stream/index.ts';
 import type { PolicyBook } from './policy-book.ts';
 import type { End, Waiters } from './waiters.ts';
@@ -128,9 +128,13 @@ export class Prompts {
     const model = models[prompt.model];
     if (!model) {
       const known = Object.keys(models).join(', ');
-      throw new SluiceError('unknown_model', `model ${prompt.model} is not served; known: ${known}`, {
-        param: 'model',
-      });
+      throw new SluiceError(
+        'unknown_model',
+        `model ${prompt.model} is not served; known: ${known}`,
+        {
+          param: 'model',
+        },
+      );
     }
     const controlPoint = prompt.controlPoint ?? model.controlPoint;
     for (let tries = 0; tries < scheduleTries; tries++) {
@@ -184,7 +188,8 @@ function rejection(result: Extract<SubmitResult, { status: 'rejected' }>): Sluic
 
 /** The error a client sees for a request that ended otherwise than done. */
 export function endError(end: Pick<End, 'state' | 'code' | 'message'>): SluiceError {
-  const code = end.code !== undefined && end.code in errorTable ? (end.code as ErrorCode) : 'internal';
+  const code =
+    end.code !== undefined && end.code in errorTable ? (end.code as ErrorCode) : 'internal';
   return new SluiceError(code, end.message ?? `the request ended as ${end.state}`, {
     retryAfterMs: code === 'queue_timeout' || code === 'unavailable' ? 1_000 : undefined,
   });
