@@ -4,8 +4,8 @@ configure: new policies or replicas. Limits change in this step; leases stay.
 KEYS, ARGV: see lib/step.lua.
 args: schema; policies [text of {name, version, source, document, limits {limit key: units}}] to add
   or replace, kept as they came (cjson would turn an empty list into an object); replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each pool named;
-  offer_again_ms. A policy that was read from the same
-  source with the same content is left alone.
+  offer_again_ms. A policy with the content that it has
+  already is left alone.
 result: {status: 'configured', version, applied [names]} or {status: 'unreadable', schema}.
 Safe to repeat: the same input changes nothing.
 ]]
@@ -22,7 +22,7 @@ for _, text in ipairs(args.policies or {}) do
   local policy = cjson.decode(text)
   local stored = redis.call('HGET', key.policies, policy.name)
   local before = stored and cjson.decode(stored)
-  local same = before and before.source == policy.source and before.version == policy.version
+  local same = before and before.version == policy.version
   if not same then
     for limit_key in pairs(before and before.limits or {}) do
       if not policy.limits[limit_key] then
