@@ -5,6 +5,7 @@ import { ConfigError, processEnvironment } from './config.ts';
 import { SluiceError } from './errors.ts';
 import { type Dev, type Running, runDev, runGateway, runSimulator, runWorker } from './main.ts';
 import { PolicyError } from './policy/index.ts';
+import { RedisServerError } from './redis-server/index.ts';
 import { createLog } from './telemetry/index.ts';
 
 /** Subcommands: each starts one process of `src/main.ts` and stops it on SIGINT or SIGTERM. */
@@ -88,8 +89,9 @@ async function run(start: () => Promise<Running>): Promise<void> {
     await running?.stop();
     process.exit(0);
   };
-  process.on('SIGINT', () => void stop());
-  process.on('SIGTERM', () => void stop());
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.on(signal, () => void stop());
+  if (env.npm_lifecycle_event === 'start') whenOrphaned(() => void stop());
   try {
     running = await start();
   } catch (error) {
@@ -100,10 +102,23 @@ async function run(start: () => Promise<Running>): Promise<void> {
   }
 }
 
+/** npm's own end, by a signal other than the terminal's, does not reach what it started. */
+function whenOrphaned(stop: () => void): void {
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    stop();
+  }, 500);
+  timer.unref();
+}
+
 /** An error of the world in plain words, one of ours with its stack. */
 function explain(error: unknown): string {
   if (error instanceof ConfigError || error instanceof PolicyError) return error.message;
-  if (error instanceof SluiceError) return `sluice: ${error.message}`;
+  if (error instanceof SluiceError || error instanceof RedisServerError) {
+    return `sluice: ${error.message}`;
+  }
   if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') {
     return `sluice: ${error.message}\nThe port is taken: set PORT to another one (PORT=0 takes a free one).`;
   }

