@@ -26,6 +26,15 @@ export interface AttemptEnded {
   readonly totalMs: number;
 }
 
+/** A policy asked for a label that a request lacks, and its default was taken. */
+export interface LabelMissing {
+  readonly policy: string;
+  /** The label's key, as the policy names it. */
+  readonly label: string;
+}
+
+/** Messages are {@link LabelMissing}. */
+export const labelMissing = channel('sluice:label-missing');
 /** Messages are {@link PromptEnded}. */
 export const promptEnded = channel('sluice:prompt-ended');
 /** Messages are {@link AttemptEnded}. */

@@ -1,15 +1,23 @@
-import fastify, { type FastifyInstance, type HTTPMethods } from 'fastify';
+import type { Socket } from 'node:net';
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { Admission } from '../admission/index.ts';
 import type { Config } from '../config.ts';
-import { SluiceError } from '../errors.ts';
+import { errorTable, SluiceError } from '../errors.ts';
 import { asSluiceError, errorBody, sendError } from './answers.ts';
+import { parseBody } from './bodies.ts';
+import { keyReader } from './caller.ts';
 import { jobRoutes } from './job-routes.ts';
 import { operateRoutes } from './operate-routes.ts';
 import type { PolicyBook } from './policy-book.ts';
 import { promptRoutes } from './prompt-routes.ts';
 import { type Prompts, requestIdOf } from './prompts.ts';
+
+/** How long a client may take to send its request, ms. */
+const receiveMs = 60_000;
+/** Paths that are answered without a key: probes have none. */
+const openPaths: ReadonlySet<string> = new Set(['/healthz', '/readyz']);
 
 /** The HTTP side of a gateway, without the process around it. */
 export function buildApp(parts: {
@@ -26,42 +34,51 @@ export function buildApp(parts: {
     logger: false,
     bodyLimit: config.limits.bodyBytes,
     forceCloseConnections: 'idle',
-    clientErrorHandler: (error, socket) => {
-      const body = JSON.stringify(errorBody('', new SluiceError('invalid_request', error.message)));
-      if (!socket.writable) return;
-      const head = 'HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n';
-      socket.end(
-        `${head}Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
-      );
-    },
+    requestTimeout: receiveMs,
+    // Answered below, in our shape.
+    return503OnClosing: false,
+    // As long as a header may be: what is no id is unknown, however long it is.
+    routerOptions: { maxParamLength: 16_384 },
+    clientErrorHandler: answerMalformed,
+    frameworkErrors: (error, request, reply) => refuse(error, request, reply),
   });
 
   // curl -d and some clients say form-urlencoded; Ollama reads JSON whatever the type, so do we.
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', { parseAs: 'string' }, (_request, text, done) => {
-    try {
-      done(null, JSON.parse(String(text)));
-    } catch (cause) {
-      const message = 'the body is not valid JSON';
-      done(new SluiceError('invalid_request', message, { param: 'body', cause }), undefined);
-    }
-  });
+  app.addContentTypeParser(
+    '*',
+    { parseAs: 'buffer' },
+    async (request: FastifyRequest, bytes: Buffer) => {
+      const encoding = request.headers['content-encoding'] ?? 'identity';
+      if (encoding !== 'identity') {
+        const param = 'Content-Encoding';
+        throw new SluiceError('invalid_request', 'send the body without compression', { param });
+      }
+      return parseBody(bytes);
+    },
+  );
 
-  app.setErrorHandler((thrown, request, reply) => {
+  const refuse = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const error = asSluiceError(thrown);
     const id = requestIdOf(thrown);
     if (id !== undefined) reply.header('sluice-request-id', id);
     const line = { id, code: error.code, path: pathOf(request.url) };
+    // What is wrong with a request may quote it, labels and all; only our own troubles are told.
+    const isOurs = errorTable[error.code].http >= 500 || error.retryAfterMs !== undefined;
     if (error.code === 'internal') log.error({ ...line, err: thrown }, 'request failed');
-    else log.info({ ...line, reason: error.message }, 'request refused');
+    else log.info({ ...line, ...(isOurs && { reason: error.message }) }, 'request refused');
     return sendError(reply, request.url, error);
-  });
+  };
+  app.setErrorHandler(refuse);
 
+  const routes: { readonly method: string; readonly pattern: RegExp }[] = [];
+  app.addHook('onRoute', ({ method, url }) => {
+    const pattern = new RegExp(`^${url.replace(/:\w+/g, '[^/]+').replace('*', '.*')}$`);
+    for (const one of [method].flat()) routes.push({ method: one, pattern });
+  });
   app.setNotFoundHandler((request, reply) => {
     const path = pathOf(request.url);
-    const allowed = methods.filter(
-      (method) => app.hasRoute({ method, url: path }) || served(method, path),
-    );
+    const allowed = routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method);
     if (allowed.length > 0) {
       reply.header('allow', allowed.join(', '));
       const message = `${path} takes ${allowed.join(', ')}, not ${request.method}`;
@@ -70,15 +87,18 @@ export function buildApp(parts: {
     return sendError(reply, path, new SluiceError('not_found', `there is nothing at ${path}`));
   });
 
-  /** Whether a route with parameters takes this method. */
-  function served(method: HTTPMethods, path: string): boolean {
-    return (
-      app.findRoute({
-        method,
-        url: path.replace(/^(\/v1\/(?:jobs|requests))\/[^/]+$/, '$1/:id'),
-      }) !== null
-    );
-  }
+  let closing = false;
+  app.addHook('preClose', async () => {
+    closing = true;
+  });
+  const keyLabelsOf = keyReader(config);
+  app.decorateRequest('keyLabels');
+  app.addHook('onRequest', async (request) => {
+    // A type that is none at all would be refused before the parser above sees the body.
+    delete request.raw.headers['content-type'];
+    if (closing) throw new SluiceError('unavailable', 'this gateway is stopping');
+    if (!openPaths.has(pathOf(request.url))) request.keyLabels = keyLabelsOf(request);
+  });
 
   app.addHook('onResponse', async (request, reply) => {
     const id = reply.getHeader('sluice-request-id');
@@ -93,7 +113,22 @@ export function buildApp(parts: {
   return app;
 }
 
-const methods: readonly HTTPMethods[] = ['GET', 'POST', 'PUT', 'DELETE'];
+/** What Node could not read as HTTP, or what did not come in time: there is no request yet. */
+function answerMalformed(error: Error & { code?: string }, socket: Socket): void {
+  if (!socket.writable) return;
+  const statuses: Record<string, string> = {
+    HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+    ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
+  };
+  const body = JSON.stringify(errorBody('', new SluiceError('invalid_request', error.message)));
+  const head = [
+    `HTTP/1.1 ${statuses[error.code ?? ''] ?? '400 Bad Request'}`,
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    'Connection: close',
+  ];
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+}
 
 function pathOf(url: string): string {
   return url.split('?', 1)[0] ?? url;

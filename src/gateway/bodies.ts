@@ -47,13 +47,38 @@ const kinds: Readonly<Record<string, Kind>> = {
   '/api/embed': { ...embeds, promptChars: (body) => texts(body, 'input') },
 };
 
+/** Levels of lists and objects in a body; deeper ones overflow the stack here or at the replica. */
+const mostLevels = 100;
+
+/** A body as JSON in UTF-8. @throws SluiceError invalid_request, without quoting it */
+export function parseBody(bytes: Buffer): unknown {
+  let body: unknown;
+  try {
+    body = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw new SluiceError('invalid_request', 'the body is not valid JSON', {
+      param: 'body',
+      cause,
+    });
+  }
+  if (isDeeper(body, mostLevels)) throw invalid('body', `has more than ${mostLevels} levels`);
+  return body;
+}
+
+function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
+}
+
 /** Paths under which a prompt can be posted. */
 export const promptPaths: readonly string[] = Object.keys(kinds);
 
 /** Reads the body of a prompt for one of {@link promptPaths}. @throws SluiceError invalid_request */
-export function readPrompt(path: string, given: unknown, defaultModel: string): ParsedPrompt {
-  const kind = Object.hasOwn(kinds, path) ? kinds[path] : undefined;
-  if (!kind) throw invalid('path', `must be one of ${promptPaths.join(', ')}`);
+export function readPrompt(path: unknown, given: unknown, defaultModel: string): ParsedPrompt {
+  const kind = typeof path === 'string' && Object.hasOwn(kinds, path) ? kinds[path] : undefined;
+  if (typeof path !== 'string' || !kind) {
+    throw invalid('path', `must be one of ${promptPaths.join(', ')}`);
+  }
   const body = asObject(given);
   if (!body) throw invalid('body', 'must be a JSON object');
   const { model = defaultModel, stream = kind.streamsByDefault } = body;

@@ -1,8 +1,15 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import type { FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { parseBaggage, parsePriority, validateLabels } from '../policy/index.ts';
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Labels of the API key that the request came with; set before its body is read. */
+    keyLabels: Readonly<Record<string, string>>;
+  }
+}
 
 /** What a request says of itself outside its body. */
 export interface Caller {
@@ -13,18 +20,17 @@ export interface Caller {
   readonly timeoutMs: number | undefined;
 }
 
-/** @throws SluiceError unauthorized, or invalid_request that names the header. */
+/** @throws SluiceError invalid_request that names the header. */
 export function readCaller(
   request: FastifyRequest,
   config: Config,
   bodyLabels: Readonly<Record<string, string>> = {},
 ): Caller {
-  const keyLabels = labelsOfKey(request, config);
   const header = one(request, 'sluice-labels');
   const headerLabels = header === undefined ? {} : parseBaggage(header, config.limits);
   const priority = one(request, 'sluice-priority');
   return {
-    labels: validateLabels({ ...bodyLabels, ...headerLabels, ...keyLabels }, config.limits),
+    labels: validateLabels({ ...bodyLabels, ...headerLabels, ...request.keyLabels }, config.limits),
     controlPoint: readControlPoint(one(request, 'sluice-control-point'), 'Sluice-Control-Point'),
     priority: priority === undefined ? undefined : parsePriority(priority, 'Sluice-Priority'),
     timeoutMs: readTimeout(one(request, 'sluice-timeout-ms'), 'Sluice-Timeout-Ms', config),
@@ -35,7 +41,7 @@ export function readCaller(
 export function readTimeout(given: unknown, param: string, config: Config): number | undefined {
   if (given === undefined) return undefined;
   const max = config.timeouts.maxTimeoutMs;
-  const text = String(given);
+  const text = typeof given === 'number' || typeof given === 'string' ? String(given) : '';
   const ms = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
   if (!(ms >= 1 && ms <= max)) {
     throw new SluiceError('invalid_request', `${param} must be 1 to ${max} whole milliseconds`, {
@@ -54,21 +60,23 @@ export function readControlPoint(given: unknown, param: string): string | undefi
   return given;
 }
 
-/** Without configured keys everyone may call. Compared by digest, in constant time. */
-export function labelsOfKey(
-  request: FastifyRequest,
+/**
+ * Reads the API key of requests. Without configured keys everyone may call. Keys are found by their
+ * digest: how long that takes tells nothing about a key.
+ * @throws SluiceError unauthorized
+ */
+export function keyReader(
   config: Config,
-): Readonly<Record<string, string>> {
-  if (config.apiKeys.length === 0) return {};
-  const given = /^Bearer +(\S+) *$/i.exec(one(request, 'authorization') ?? '')?.[1];
-  const digest = (text: string) => createHash('sha256').update(text).digest();
-  const found = config.apiKeys.find(
-    ({ key }) => given !== undefined && timingSafeEqual(digest(key), digest(given)),
-  );
-  if (!found) {
+): (request: FastifyRequest) => Readonly<Record<string, string>> {
+  const digest = (text: string) => createHash('sha256').update(text).digest('base64');
+  const labelsOf = new Map(config.apiKeys.map(({ key, labels }) => [digest(key), labels]));
+  return (request) => {
+    if (labelsOf.size === 0) return {};
+    const given = /^Bearer +(\S+) *$/i.exec(one(request, 'authorization') ?? '')?.[1];
+    const labels = given === undefined ? undefined : labelsOf.get(digest(given));
+    if (labels) return labels;
     throw new SluiceError('unauthorized', 'a valid `Authorization: Bearer <key>` is needed');
-  }
-  return found.labels;
+  };
 }
 
 function one(request: FastifyRequest, name: string): string | undefined {

@@ -26,30 +26,48 @@ export async function startGateway(
 ): Promise<RunningGateway> {
   for (const warning of configWarnings(config)) log.warn(warning);
   let waiters: Waiters | undefined;
+  let book: PolicyBook | undefined;
+  /** Events may be missing, and so may everything else: a Redis that kept nothing comes back empty. */
+  const onGap = async () => {
+    // Still starting: nobody waits, and what is there is read in a moment.
+    if (!book) return;
+    try {
+      const { schema } = await admission.inspectPolicies();
+      if (schema === undefined) {
+        log.warn('Redis has come back empty: the configuration is applied again');
+        await applyConfig(admission, config);
+        await book.refresh();
+      }
+    } catch (error) {
+      log.warn({ err: error }, 'could not look after a gap');
+    }
+    await waiters?.check();
+  };
   const node = await startNode({
     config,
     redisUrl,
     kind: 'gateway',
     log,
     onEvent: (event) => waiters?.onEvent(event),
-    onGap: () => void waiters?.check(),
+    onGap: () => void onGap(),
   });
   const { admission, redis } = node;
   const waiting = new Waiters(admission, (error) => log.warn({ err: error }, 'reading again'));
   waiters = waiting;
   try {
     await applyConfig(admission, config);
-    const book = new PolicyBook(admission);
-    await book.refresh();
+    const policies = new PolicyBook(admission);
+    await policies.refresh();
+    book = policies;
     const prompts = new Prompts({
       config,
       admission,
       redis,
-      book,
+      book: policies,
       waiters: waiting,
       gatewayId: node.id,
     });
-    const app = buildApp({ config, log, redis, admission, book, prompts });
+    const app = buildApp({ config, log, redis, admission, book: policies, prompts });
     await node.sweeper.start();
     waiting.start(recheckMs);
     const url = await app.listen({ host: config.host, port: config.port });
@@ -73,6 +91,7 @@ export async function startGateway(
       },
     };
   } catch (error) {
+    waiting.stop();
     await node.stop();
     throw error;
   }

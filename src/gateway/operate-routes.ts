@@ -4,7 +4,6 @@ import { type Admission, type DomainView, parseId } from '../admission/index.ts'
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { limitsOf, type Policy } from '../policy/index.ts';
-import { labelsOfKey } from './caller.ts';
 import type { PolicyBook } from './policy-book.ts';
 
 /** What operators and their probes ask. Read-only. */
@@ -20,14 +19,12 @@ export function operateRoutes(
     return { status: 'ready' };
   });
 
-  app.get('/v1/queues', async (request) => {
-    labelsOfKey(request, config);
+  app.get('/v1/queues', async () => {
     await book.refresh();
     const view = await admission.inspectDomain();
     return { queues: controlPoints(book, config).map((name) => queueView(name, book, view)) };
   });
   app.get<{ Params: { '*': string } }>('/v1/queues/*', async (request) => {
-    labelsOfKey(request, config);
     await book.refresh();
     const name = request.params['*'];
     if (!controlPoints(book, config).includes(name)) {
@@ -36,15 +33,13 @@ export function operateRoutes(
     return queueView(name, book, await admission.inspectDomain());
   });
 
-  app.get('/v1/policies', async (request) => {
-    labelsOfKey(request, config);
+  app.get('/v1/policies', async () => {
     const { version, policies } = await admission.inspectPolicies();
     const list = policies.map(({ name, source, document }) => ({ name, source, policy: document }));
     return { version, policies: list };
   });
 
-  app.get('/v1/replicas', async (request) => {
-    labelsOfKey(request, config);
+  app.get('/v1/replicas', async () => {
     const { replicas, inFlight } = await admission.inspectDomain();
     const now = admission.now();
     return {
@@ -58,7 +53,6 @@ export function operateRoutes(
   });
 
   app.get<{ Params: { id: string } }>('/v1/requests/:id', async (request) => {
-    labelsOfKey(request, config);
     const { id } = request.params;
     const view = parseId(id)?.domain === config.domain ? await admission.inspectRequest(id) : {};
     if (!view.request && !view.ended) {
@@ -95,7 +89,7 @@ function queueView(controlPoint: string, book: PolicyBook, view: DomainView): ob
 }
 
 function limitViews(policy: Policy, view: DomainView): object[] {
-  const node = view.nodes.find(({ path }) => path === encodeURIComponent(policy.name));
+  const node = view.nodes.find(({ path }) => isPath(path, policy.name));
   return Object.keys(limitsOf(policy)).flatMap((key) => {
     const limit = view.limits[key] ?? 0;
     const instances = Object.entries(view.inFlight).filter(([name]) => name.startsWith(`${key}=`));
@@ -107,11 +101,15 @@ function limitViews(policy: Policy, view: DomainView): object[] {
 }
 
 function workloadViews(policy: Policy, view: DomainView): object[] {
-  const prefix = `${encodeURIComponent(policy.name)}/`;
-  return view.nodes
-    .filter(({ path }) => path.startsWith(prefix))
-    .map(({ path, waiting, in_flight }) => {
-      const [name = '', priority = '1'] = path.slice(prefix.length).split('@');
-      return { name: decodeURIComponent(name), priority: Number(priority), waiting, in_flight };
-    });
+  return view.nodes.flatMap(({ path, waiting, in_flight }) => {
+    const [policyPath = '', workload] = path.split('/');
+    if (workload === undefined || !isPath(policyPath, policy.name)) return [];
+    const [name = '', priority = '1'] = workload.split('@');
+    return [{ name: decodeURIComponent(name), priority: Number(priority), waiting, in_flight }];
+  });
+}
+
+/** Nodes are named by encoded texts, in which a dot is encoded too. */
+function isPath(path: string, name: string): boolean {
+  return decodeURIComponent(path) === name;
 }

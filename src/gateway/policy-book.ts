@@ -1,7 +1,7 @@
 import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
-import { limitsOf, type Policy, parsePolicy } from '../policy/index.ts';
+import { limitsOf, type Policy, PolicyError, parsePolicy } from '../policy/index.ts';
 
 /**
  * The policies this gateway schedules with, and their version in Redis. A step refuses a schedule
@@ -33,7 +33,7 @@ export class PolicyBook {
     this.#version = version;
   }
 
-  /** The longest that a policy of the control point lets its requests wait, ms. */
+  /** The policies with a selector of this control point, in name order. */
   selecting(controlPoint: string): readonly Policy[] {
     return this.#policies.filter((policy) =>
       policy.selectors.some((selector) => selector.controlPoint === controlPoint),
@@ -41,13 +41,9 @@ export class PolicyBook {
   }
 }
 
-/** Brings the config's policies and replicas to Redis. Throws PolicyError with every problem. */
+/** Brings the config's policies and replicas to Redis. Throws PolicyError with all problems of all. */
 export async function applyConfig(admission: Admission, config: Config): Promise<void> {
-  const records: PolicyRecord[] = config.policies.map(({ source, document }) => {
-    const policy = parsePolicy(document);
-    const { name, version } = policy;
-    return { name, version, source, document, limits: limitsOf(policy) };
-  });
+  const records = readPolicies(config);
   const replicas = Object.fromEntries(
     Object.entries(config.pools)
       .filter(([, pool]) => pool.replicas.length > 0)
@@ -69,4 +65,23 @@ export async function applyConfig(admission: Admission, config: Config): Promise
       `the keys in Redis are of schema ${result.schema}, which this version cannot read`,
     );
   }
+}
+
+function readPolicies(config: Config): PolicyRecord[] {
+  const problems: { path: string; reason: string }[] = [];
+  const records = config.policies.flatMap(({ source, document }): PolicyRecord[] => {
+    try {
+      const policy = parsePolicy(document);
+      const { name, version } = policy;
+      return [{ name, version, source, document, limits: limitsOf(policy) }];
+    } catch (error) {
+      if (!(error instanceof PolicyError)) throw error;
+      for (const { path, reason } of error.problems) {
+        problems.push({ path: `${source}: ${path || 'the document'}`, reason });
+      }
+      return [];
+    }
+  });
+  if (problems.length > 0) throw new PolicyError(problems);
+  return records;
 }

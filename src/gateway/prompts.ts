@@ -1,7 +1,7 @@
 import type { Redis } from 'ioredis';
 import { type Admission, makeId, type SubmitResult, streamKey } from '../admission/index.ts';
 import type { Config } from '../config.ts';
-import { type PromptEnded, promptEnded } from '../diagnostics.ts';
+import { type LabelMissing, labelMissing, type PromptEnded, promptEnded } from '../diagnostics.ts';
 import { type ErrorCode, errorTable, SluiceError } from '../errors.ts';
 import { schedule } from '../policy/index.ts';
 import type { Upstream } from '../pool/index.ts';
@@ -77,10 +77,11 @@ export class Prompts {
     const startedAtMs = Date.now();
     const from = performance.now();
     let outcome = 'internal';
-    let controlPoint = 'none';
+    let controlPoint = 'other';
     const cancel = () => this.cancel(id, 'its client went away').catch(() => undefined);
     try {
       ({ controlPoint } = await this.#submit(prompt, id, this.#gatewayId));
+      this.#waiters.accepted(id);
       if (gone.aborted) void cancel();
       gone.addEventListener('abort', () => void cancel(), { once: true });
       const end = await ended;
@@ -97,12 +98,21 @@ export class Prompts {
       const totalMs = performance.now() - from;
       promptEnded.publish({
         id,
-        controlPoint,
+        controlPoint: this.#isKnown(controlPoint) ? controlPoint : 'other',
         outcome,
         startedAtMs,
         totalMs,
       } satisfies PromptEnded);
     }
+  }
+
+  /** Callers may name any control point; metrics must not grow with what they name. */
+  #isKnown(controlPoint: string): boolean {
+    const models = Object.values(this.#config.models);
+    return (
+      models.some((model) => model.controlPoint === controlPoint) ||
+      this.#book.selecting(controlPoint).length > 0
+    );
   }
 
   /** What a request that is over answered, as it is kept. */
@@ -125,7 +135,7 @@ export class Prompts {
 
   async #submit(prompt: Prompt, id: string, owner: string | undefined): Promise<Submitted> {
     const { timeouts, models } = this.#config;
-    const model = models[prompt.model];
+    const model = Object.hasOwn(models, prompt.model) ? models[prompt.model] : undefined;
     if (!model) {
       const known = Object.keys(models).join(', ');
       throw new SluiceError(
@@ -163,7 +173,12 @@ export class Prompts {
         body: JSON.stringify(prompt.upstream),
       });
       if (result.status === 'rejected') throw rejection(result);
-      if (result.status !== 'stale_version') return { id, controlPoint, result };
+      if (result.status !== 'stale_version') {
+        for (const label of plan.defaulted) {
+          labelMissing.publish({ policy: plan.policy, label } satisfies LabelMissing);
+        }
+        return { id, controlPoint, result };
+      }
       await this.#book.refresh();
     }
     throw new SluiceError('unavailable', 'the policies keep changing; try again', {

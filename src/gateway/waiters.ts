@@ -11,6 +11,8 @@ export interface End {
 
 interface Waiter {
   readonly resolve: (end: End) => void;
+  /** Redis has said that it took the request in. */
+  accepted: boolean;
 }
 
 /**
@@ -45,7 +47,13 @@ export class Waiters {
 
   /** Resolves when the request has ended. Call it before the request is submitted. */
   wait(id: string): Promise<End> {
-    return new Promise((resolve) => this.#waiters.set(id, { resolve }));
+    return new Promise((resolve) => this.#waiters.set(id, { resolve, accepted: false }));
+  }
+
+  /** Redis took the request in: from now on, one that it does not know is lost. */
+  accepted(id: string): void {
+    const waiter = this.#waiters.get(id);
+    if (waiter) waiter.accepted = true;
   }
 
   forget(id: string): void {
@@ -65,14 +73,18 @@ export class Waiters {
   }
 
   async #read(id: string): Promise<void> {
+    const accepted = this.#waiters.get(id)?.accepted ?? false;
     try {
       const { request, ended } = await this.#admission.inspectRequest(id);
       const waiter = this.#waiters.get(id);
-      // Not in Redis yet: its submit is on the way.
-      if (!waiter || request || !ended) return;
-      this.#waiters.delete(id);
+      if (!waiter || request) return;
+      if (!ended) {
+        // Its submit is on the way, or Redis came back without it.
+        if (accepted) this.#resolve(id, waiter, lost);
+        return;
+      }
       const left = ended.admitted_at ?? ended.ended_at;
-      waiter.resolve({
+      this.#resolve(id, waiter, {
         state: ended.state,
         code: ended.code,
         message: ended.message,
@@ -82,7 +94,18 @@ export class Waiters {
       this.#onError(error);
     }
   }
+
+  #resolve(id: string, waiter: Waiter, end: End): void {
+    this.#waiters.delete(id);
+    waiter.resolve(end);
+  }
 }
+
+const lost: End = {
+  state: 'lost',
+  code: 'unavailable',
+  message: 'Redis no longer knows the request; it may or may not have run',
+};
 
 function isEnd(state: string | undefined): boolean {
   return state !== undefined && !['waiting', 'admitted', 'running'].includes(state);

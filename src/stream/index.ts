@@ -24,7 +24,8 @@ export function encodeAnswer(answer: Answer): string {
 export async function readAnswer(redis: Redis, streamKey: string): Promise<Answer | undefined> {
   const [last] = await redis.xrevrange(streamKey, '+', '-', 'COUNT', 1);
   if (!last) return undefined;
-  const data = last[1].at(last[1].indexOf('data') + 1);
+  const at = last[1].indexOf('data');
+  const data = at < 0 ? undefined : last[1][at + 1];
   return data === undefined ? undefined : (JSON.parse(data) as Answer);
 }
 
@@ -51,7 +52,8 @@ export async function subscribe(options: SubscriptionOptions): Promise<() => Pro
   const { redis, channel, onEvent, onGap } = options;
   let subscribed = false;
   redis.on('message', (from: string, text: string) => {
-    if (from === channel) onEvent(JSON.parse(text) as NodeEvent);
+    const event = from === channel ? parseEvent(text) : undefined;
+    if (event) onEvent(event);
   });
   redis.on('ready', () => {
     if (subscribed) onGap();
@@ -63,4 +65,14 @@ export async function subscribe(options: SubscriptionOptions): Promise<() => Pro
       // A connection that is gone listens to nothing.
     });
   };
+}
+
+/** Anyone may publish on a channel: what is no event must not end the process. */
+function parseEvent(text: string): NodeEvent | undefined {
+  try {
+    const event = JSON.parse(text) as Partial<NodeEvent> | null;
+    return typeof event?.id === 'string' ? (event as NodeEvent) : undefined;
+  } catch {
+    return undefined;
+  }
 }

@@ -1,11 +1,15 @@
-import { type Logger, pino, stdTimeFunctions } from 'pino';
+import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino';
 
 /**
- * Structured logs on standard output. Lines carry the request's id; prompts, bodies, labels and
+ * Structured logs, on standard output unless `to` says otherwise. Lines carry the request's id; prompts, bodies, labels and
  * keys are never put in one, and `redact` covers what an error object might drag along.
  */
-export function createLog(level: string, name: string): Logger {
-  return pino({
+export function createLog(
+  level: string,
+  name: string,
+  to: DestinationStream = destination(1),
+): Logger {
+  const options = {
     level,
     base: { name },
     timestamp: stdTimeFunctions.isoTime,
@@ -13,5 +17,6 @@ export function createLog(level: string, name: string): Logger {
       paths: ['body', 'prompt', '*.body', '*.prompt', 'err.command.args', 'err.cause.command.args'],
       censor: '[left out]',
     },
-  });
+  };
+  return pino(options, to);
 }

@@ -3,10 +3,14 @@ import { metrics, SpanStatusCode, trace } from '@opentelemetry/api';
 import { NodeSDK } from '@opentelemetry/sdk-node';
 import { type AttemptEnded, attemptEnded, type PromptEnded, promptEnded } from '../diagnostics.ts';
 
+/** How long a stop waits for the last spans and metrics to be taken, ms. */
+const flushMs = 2_000;
+
 /**
  * OpenTelemetry, configured by its own environment variables (OTEL_*). Turns what the core says on
  * its diagnostics channels into spans and metrics; metric attributes come from bounded sets, ids go
- * on spans only.
+ * on spans only. The returned function flushes and stops; it never throws, and a collector that
+ * cannot be reached holds it up for {@link flushMs} at most.
  */
 export function startOpenTelemetry(): () => Promise<void> {
   const sdk = new NodeSDK({ serviceName: 'sluice' });
@@ -49,6 +53,12 @@ export function startOpenTelemetry(): () => Promise<void> {
   return async () => {
     unsubscribe(promptEnded.name, onPrompt);
     unsubscribe(attemptEnded.name, onAttempt);
-    await sdk.shutdown();
+    const deadline = Promise.withResolvers<void>();
+    const timer = setTimeout(deadline.resolve, flushMs);
+    const flushed = sdk.shutdown().catch(() => {
+      // What the collector did not take is lost; that is no reason to fail.
+    });
+    await Promise.race([flushed, deadline.promise]);
+    clearTimeout(timer);
   };
 }

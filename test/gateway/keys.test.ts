@@ -1,0 +1,73 @@
+/** API keys: who may call, and whose labels count. */
+import { expect, test } from 'vitest';
+import { expectRefusal } from './errors.ts';
+import { isIdle, newWorld } from './world.ts';
+
+const apiKeys = [
+  { key: 'key-of-the-free-tier', labels: { user_id: 'bound', workload: 'free' } },
+  { key: 'key-without-labels' },
+];
+const bearer = (key: string) => ({ Authorization: `Bearer ${key}` });
+
+test('without a valid key nothing is told or queued, not even that the body is bad', async () => {
+  const world = await newWorld({ config: { api_keys: apiKeys } });
+  const credentials: Record<string, string>[] = [
+    {},
+    { Authorization: '' },
+    { Authorization: 'Bearer' },
+    { Authorization: 'key-without-labels' },
+    { Authorization: 'Basic key-without-labels' },
+    bearer('key-without-label'),
+    bearer('key-without-labels2'),
+    bearer('key-without-labels key-without-labels'),
+    bearer('__proto__'),
+  ];
+  const unauthorized = { status: 401, code: 'unauthorized' };
+  for (const headers of credentials) {
+    for (const path of ['/v1/chat/completions', '/v1/jobs', '/v1/nothing']) {
+      await expectRefusal(await world.post(path, 'no JSON', { headers }), 'openai', unauthorized);
+    }
+    const ollama = await world.post('/api/generate', { prompt: 'a' }, { headers });
+    await expectRefusal(ollama, 'ollama', unauthorized);
+  }
+  const paths = ['/v1/jobs/a', '/v1/requests/a', '/v1/queues', '/v1/queues/mistral-prompt'];
+  for (const path of [...paths, '/v1/policies', '/v1/replicas', '/v1/models']) {
+    await expectRefusal(await world.get(path), 'openai', unauthorized);
+  }
+  const deleted = await world.get('/v1/jobs/a', { method: 'DELETE' });
+  await expectRefusal(deleted, 'openai', unauthorized);
+  for (const path of ['/healthz', '/readyz']) expect((await world.get(path)).status).toBe(200);
+  expect(isIdle(await world.view())).toBe(true);
+  expect(world.simulator.state().started).toBe(0);
+});
+
+test("a key's labels win over the header's, and those over the body's", async () => {
+  const world = await newWorld({ max: 1, config: { api_keys: apiKeys } });
+  await world.simulator.setFault({ mode: 'hang' });
+  const headers = {
+    ...bearer('key-of-the-free-tier'),
+    'Sluice-Labels': 'user_id=somebody,workload=paid,priority=9',
+  };
+  const job = {
+    path: '/api/generate',
+    body: { prompt: 'Why?' },
+    labels: { user_id: 'else', priority: '2', team: 't1' },
+  };
+  const answer = await world.post('/v1/jobs', job, { headers });
+  const { id } = (await answer.json()) as { id: string };
+  const { request } = await world.admission.inspectRequest(id);
+  expect(request?.queue).toMatch(/^mistral\/free@9\/bound\//);
+  expect(request).toMatchObject({
+    labels: { user_id: 'bound', workload: 'free', priority: '9', team: 't1' },
+  });
+
+  const plain = { headers: bearer('key-without-labels') };
+  const open = await world.post('/v1/jobs', { ...job, labels: { user_id: 'free' } }, plain);
+  const other = ((await open.json()) as { id: string }).id;
+  const { request: second } = await world.admission.inspectRequest(other);
+  expect(second?.queue).toMatch(/^mistral\/default@1\/free\//);
+  for (const one of [id, other]) {
+    await world.get(`/v1/jobs/${one}`, { ...plain, method: 'DELETE' });
+  }
+  await world.idle();
+});

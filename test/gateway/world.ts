@@ -1,0 +1,196 @@
+/** A gateway, a worker and simulated replicas on the test Redis, in a domain and a pool of their own. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Redis } from 'ioredis';
+import { expect, onTestFinished } from 'vitest';
+import { Admission, type DomainView } from '../../src/admission/index.ts';
+import { type Config, loadConfig } from '../../src/config.ts';
+import { startGateway } from '../../src/gateway/index.ts';
+import {
+  type Simulator,
+  type SimulatorOptions,
+  startSimulator,
+} from '../../src/simulator/index.ts';
+import { createLog } from '../../src/telemetry/index.ts';
+import { startWorker } from '../../workers/index.ts';
+import { settings } from '../admission/world.ts';
+import { type TestRedis, testRedis } from '../support/redis.ts';
+
+export interface WorldOptions {
+  /** Fields of the config file, over those of the world. */
+  readonly config?: object;
+  readonly simulator?: SimulatorOptions;
+  /** Entries in the pool, all of the one simulator: 1. */
+  readonly replicas?: number;
+  /** Slots of the policy: 4. */
+  readonly max?: number;
+  /** A Redis in place of the run's. */
+  readonly redisUrl?: string;
+  readonly worker?: boolean;
+}
+
+export interface World {
+  readonly url: string;
+  readonly redisUrl: string;
+  readonly config: Config;
+  readonly simulator: Simulator;
+  readonly admission: Admission;
+  /** What gateway and worker have logged, all levels. */
+  readonly log: () => string;
+  view(): Promise<DomainView>;
+  /** Resolves when the domain is as the condition wants it. */
+  until(condition: (view: DomainView) => boolean): Promise<DomainView>;
+  /** Nothing waits, runs or holds a slot. */
+  idle(): Promise<void>;
+  post(path: string, body: unknown, init?: RequestInit): Promise<Response>;
+  get(path: string, init?: RequestInit): Promise<Response>;
+  /** Sends bytes as they are and returns all that comes back until the connection ends. */
+  raw(bytes: string | Buffer): Promise<string>;
+  stopGateway(graceMs?: number): Promise<void>;
+}
+
+/** A world for one test, or for all of a file when `stopLater` takes its stops. */
+export async function newWorld(
+  options: WorldOptions = {},
+  stopLater: (stop: () => Promise<void>) => void = onTestFinished,
+): Promise<World> {
+  const server: TestRedis | undefined = options.redisUrl ? undefined : await testRedis();
+  if (server) stopLater(() => server.stop());
+  const redisUrl = options.redisUrl ?? server?.url ?? '';
+  const simulator = await startSimulator({ speed: 1000, slots: 8, ...options.simulator });
+  stopLater(() => simulator.stop());
+  const config = await worldConfig(simulator.url, options);
+
+  let text = '';
+  const log = createLog('trace', 'test', {
+    write: (line: string) => {
+      text += line;
+    },
+  });
+  if (options.worker !== false) {
+    const worker = await startWorker(config, redisUrl, log);
+    stopLater(() => worker.stop(0));
+  }
+  const gateway = await startGateway(config, redisUrl, log);
+  stopLater(() => gateway.stop(0));
+
+  const redis = connection(redisUrl, stopLater);
+  const admission = new Admission({ redis, domain: config.domain, settings });
+  const view = () => admission.inspectDomain();
+  const until: World['until'] = (condition) =>
+    expect
+      .poll(async () => {
+        const now = await view();
+        return condition(now) ? now : undefined;
+      }, waiting)
+      .toBeDefined()
+      .then(view);
+  return {
+    url: gateway.url,
+    redisUrl,
+    config,
+    simulator,
+    admission,
+    log: () => text,
+    view,
+    until,
+    idle: async () => {
+      await until(isIdle);
+    },
+    post: (path, body, init = {}) =>
+      fetch(`${gateway.url}${path}`, {
+        method: 'POST',
+        body: typeof body === 'string' ? body : JSON.stringify(body),
+        ...init,
+      }),
+    get: (path, init = {}) => fetch(`${gateway.url}${path}`, init),
+    raw: (bytes) => exchange(gateway.url, bytes),
+    stopGateway: (graceMs = 0) => gateway.stop(graceMs),
+  };
+}
+
+const waiting = { timeout: 10_000, interval: 10 };
+
+export function isIdle(view: DomainView): boolean {
+  return view.waiting === 0 && view.live === 0 && Object.keys(view.inFlight).length === 0;
+}
+
+/** Waits for a condition of the world outside, asked again and again. */
+export async function eventually(condition: () => Promise<boolean>): Promise<void> {
+  await expect.poll(condition, waiting).toBe(true);
+}
+
+/** Values of a policy on `mistral-prompt`, as the first run has it. */
+export function policyValues(max: number, name = 'mistral'): object {
+  return {
+    blueprint: 'concurrency-scheduling/base',
+    policy: {
+      policy_name: name,
+      concurrency_scheduler: {
+        max_concurrency: max,
+        concurrency_limiter: { max_inflight_duration: '60s' },
+        scheduler: {
+          priority_label_key: 'priority',
+          tokens_label_key: 'tokens',
+          workload_label_key: 'workload',
+          fairness_label_key: 'user_id',
+        },
+        selectors: [{ control_point: 'mistral-prompt' }],
+      },
+    },
+  };
+}
+
+async function worldConfig(replicaUrl: string, options: WorldOptions): Promise<Config> {
+  const name = `t${Math.floor(Math.random() * 1e9)}`;
+  const replicas = Array.from({ length: options.replicas ?? 1 }, (_, index) => ({
+    id: `${name}-${index + 1}`,
+    url: replicaUrl,
+    max_inflight: 8,
+  }));
+  return await configOf({
+    port: 0,
+    domain: name,
+    // BullMQ's queues are named by the pool alone.
+    pools: { [name]: { replicas } },
+    models: { mistral: { pool: name, control_point: 'mistral-prompt' } },
+    policies: [policyValues(options.max ?? 4)],
+    ...options.config,
+  });
+}
+
+/** Fields of a config file as the configuration that a process would have. JSON is YAML. */
+export async function configOf(fields: object): Promise<Config> {
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-gateway-'));
+  try {
+    const file = join(folder, 'sluice.yaml');
+    await writeFile(file, JSON.stringify(fields));
+    return loadConfig({ file, env: {} });
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+function connection(url: string, stopLater: (stop: () => Promise<void>) => void): Redis {
+  const redis = new Redis(url);
+  redis.on('error', () => {});
+  stopLater(async () => redis.disconnect());
+  return redis;
+}
+
+function exchange(url: string, bytes: string | Buffer): Promise<string> {
+  const { hostname, port } = new URL(url);
+  return new Promise((resolve, reject) => {
+    let answer = '';
+    const socket = connect(Number(port), hostname, () => socket.write(bytes));
+    socket.setEncoding('utf8');
+    socket.setTimeout(10_000, () => socket.destroy(new Error(`no end after: ${answer}`)));
+    socket.on('data', (text) => {
+      answer += text;
+    });
+    socket.on('error', reject);
+    socket.on('close', () => resolve(answer));
+  });
+}
