@@ -89,9 +89,10 @@ export class Attempts {
       leaseUntilMs: askedAtMs + heartbeatMs,
     };
     this.#running.set(job.id, attempt);
+    const leftMs = begun.end_by - admission.now();
     const expiry = setTimeout(
       () => attempt.controller.abort('expired'),
-      Math.max(0, begun.end_by - admission.now() - abortMarginMs),
+      leftMs - marginOf(leftMs, abortMarginMs),
     );
     if (begun.cancelled) attempt.controller.abort('cancelled');
     try {
@@ -185,11 +186,17 @@ export class Attempts {
   }
 
   #dropLost(): void {
-    const now = performance.now() + this.#options.abortMarginMs;
+    const { heartbeatMs, abortMarginMs } = this.#options;
+    const now = performance.now() + marginOf(heartbeatMs, abortMarginMs);
     for (const attempt of this.#running.values()) {
       if (now >= attempt.leaseUntilMs) attempt.controller.abort('lost');
     }
   }
+}
+
+/** The margin of a short lease is a tenth of it, or nothing would be left. */
+function marginOf(leaseMs: number, marginMs: number): number {
+  return Math.min(marginMs, leaseMs / 10);
 }
 
 function outcomeOfAbort(reason: AbortReason): Outcome | undefined {
