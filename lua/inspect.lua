@@ -2,8 +2,8 @@
 inspect: read-only, for people and for gateways that read again what they may have missed.
 
 KEYS, ARGV: see lib/step.lua.
-args: what 'request' (id) | 'policies' | 'domain'.
-result: request {found, request, ended, position, ahead, estimated_start_ms, waits_for}; policies
+args: what 'request' (id) | 'live' (ids) | 'policies' | 'domain'.
+result: live {ids} those that have not ended; request {found, request, ended, position, ahead, estimated_start_ms, waits_for}; policies
   {version, policies: [JSON]}; domain {limits, in_flight, nodes, waiting, body_bytes, replicas, members}.
 Changes nothing.
 ]]
@@ -40,6 +40,16 @@ if args.what == 'request' then
     result.waits_for = #waits_for > 0 and waits_for or nil
   end
   return answer(result)
+end
+
+if args.what == 'live' then
+  local live = {}
+  for _, id in ipairs(args.ids) do
+    if redis.call('HEXISTS', key.requests, id) == 1 then
+      live[#live + 1] = id
+    end
+  end
+  return answer({ ids = live })
 end
 
 if args.what == 'policies' then

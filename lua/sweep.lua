@@ -49,6 +49,11 @@ local function member_gone(id)
 end
 
 local function time_out(entry)
+  -- What came before in this sweep may have ended it, and so set its timer anew.
+  local due = redis.call('ZSCORE', key.timers, entry)
+  if not due or tonumber(due) > now_ms then
+    return
+  end
   local kind, id = entry:match('^(%S+) (%S+)$')
   if kind == 'member' then
     member_gone(id)

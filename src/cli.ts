@@ -86,8 +86,13 @@ async function run(start: () => Promise<Running>): Promise<void> {
     if (stopping) process.exit(1);
     stopping = true;
     // A signal during the start: whatever is being started belongs to this process and ends with it.
-    await running?.stop();
-    process.exit(0);
+    try {
+      await running?.stop();
+      process.exit(0);
+    } catch (error) {
+      console.error(explain(error));
+      process.exit(1);
+    }
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.on(signal, () => void stop());

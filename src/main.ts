@@ -37,8 +37,13 @@ class Parts {
     return part;
   }
 
+  /** Goes on past a part that fails to stop, and then throws what that one threw. */
   async stop(): Promise<void> {
-    for (let stop = this.#stops.pop(); stop; stop = this.#stops.pop()) await stop();
+    const failures: unknown[] = [];
+    for (let stop = this.#stops.pop(); stop; stop = this.#stops.pop()) {
+      await stop().catch((error: unknown) => failures.push(error));
+    }
+    if (failures.length > 0) throw new AggregateError(failures, 'not everything stopped in order');
   }
 }
 
@@ -60,9 +65,9 @@ function prepare(options: StartOptions, name: string) {
   return { config, log };
 }
 
-async function addTelemetry(parts: Parts, config: Config): Promise<void> {
+async function addTelemetry(parts: Parts, config: Config, env: NodeJS.ProcessEnv): Promise<void> {
   if (config.otelEndpoint === undefined) return;
-  const stop = startOpenTelemetry();
+  const stop = startOpenTelemetry(env.OTEL_SERVICE_NAME || 'sluice');
   await parts.add(Promise.resolve({ stop }));
 }
 
@@ -70,7 +75,7 @@ async function addTelemetry(parts: Parts, config: Config): Promise<void> {
 export function runGateway(options: StartOptions): Promise<Running> {
   return together(async (parts) => {
     const { config, log } = prepare(options, 'gateway');
-    await addTelemetry(parts, config);
+    await addTelemetry(parts, config, options.env);
     return (await parts.add(startGateway(config, redisUrlOf(config), log))).url;
   });
 }
@@ -79,7 +84,7 @@ export function runGateway(options: StartOptions): Promise<Running> {
 export function runWorker(options: StartOptions): Promise<Running> {
   return together(async (parts) => {
     const { config, log } = prepare(options, 'worker');
-    await addTelemetry(parts, config);
+    await addTelemetry(parts, config, options.env);
     await parts.add(startWorker(config, redisUrlOf(config), log));
     return undefined;
   });
@@ -116,15 +121,16 @@ export async function runDev(options: StartOptions, dataFolder = '.sluice'): Pro
   let redis: Dev['redis'] | undefined;
   const simulators: Simulator[] = [];
   const running = await together(async (parts) => {
-    await addTelemetry(parts, config);
+    await addTelemetry(parts, config, options.env);
     redis = await devRedis(parts, config, dataFolder);
     const pools = { ...config.pools };
     for (const [pool, { replicas }] of Object.entries(config.pools)) {
       if (replicas.length > 0) continue;
+      const models = Object.keys(config.models).filter(
+        (name) => config.models[name]?.pool === pool,
+      );
       const started = await Promise.all(
-        [1, 2].map(() =>
-          parts.add(startSimulator({ slots: devSlots, speed: devSpeed, model: pool })),
-        ),
+        [1, 2].map(() => parts.add(startSimulator({ slots: devSlots, speed: devSpeed, models }))),
       );
       simulators.push(...started);
       pools[pool] = {

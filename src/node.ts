@@ -59,8 +59,9 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
         maxAttempts: config.attempts,
       },
     });
+    await admission.checkSchema();
     const acknowledge = (jobs: readonly Dispatch[]) => admission.acknowledge(jobs);
-    const dispatcher = new Dispatcher({ redis, acknowledge, onError });
+    const dispatcher = new Dispatcher({ redis, domain: config.domain, acknowledge, onError });
     admission.onReply(({ dispatch }) => dispatch && dispatcher.dispatch(dispatch));
     const unsubscribe = await subscribe({
       redis: events,

@@ -56,7 +56,14 @@ export async function startWorker(
   const onError = (error: unknown) => log.error({ err: error }, 'worker failed');
   const consumers = Object.entries(pools).map(([pool, concurrency]) => {
     const run: Attempts['run'] = (job) => running.run(job);
-    return new Consumer({ redis: blocking, pool, concurrency, run, onError });
+    return new Consumer({
+      redis: blocking,
+      domain: config.domain,
+      pool,
+      concurrency,
+      run,
+      onError,
+    });
   });
   running.start();
   for (const consumer of consumers) await consumer.start();

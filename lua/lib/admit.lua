@@ -29,7 +29,7 @@ local function compare_in_key(entry, gates)
       local queue, state = standing.leader(gate, entry.fair)
       if queue and state.sequence < entry.sequence then
         if limiters.first_closed(tree.path(queue).limiters) then
-          standing.put(queue, state, standing.remove(queue))
+          standing.put(queue, state, standing.remove(queue).seen)
           return 'moved'
         end
         return 'older'
@@ -57,7 +57,7 @@ local function first_of(workload, gates)
     local queue, state = standing.leader(best.gate, best.fair)
     local path = tree.path(queue)
     if limiters.first_closed(path.limiters) then
-      standing.put(queue, state, standing.remove(queue))
+      standing.put(queue, state, standing.remove(queue).seen)
       moves = moves + 1
     elseif standing.refile_if_stale(best.gate, path, best.tag) then
       moves = moves + 1

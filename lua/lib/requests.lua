@@ -34,7 +34,7 @@ end
 requests.set_timer = set_timer
 
 local function waiting_member(request)
-  return string.format('%s %s %s %.0f', request.queue, pad_sequence(request.sequence), request.id, request.cost)
+  return string.format('%s %s %s %d', request.queue, pad_sequence(request.sequence), request.id, request.cost)
 end
 
 -- Joins its queue: at the end, or, when it comes back, at the place its sequence gives it.

@@ -7,7 +7,7 @@
 -- `due`. So nothing has to move when a limit closes or opens: a closed gate is not looked at.
 --
 -- queues[queue] = 'gate sequence cost tag seen': its head, the tag its key is filed with when this
--- head leads it, and the workload's v at the time that tag was set.
+-- head leads it (-1 before), and the workload's v at the time this request became the head.
 
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
@@ -26,7 +26,7 @@ end
 
 local function save_state(queue, s)
   redis.call('HSET', key.queues, queue,
-    string.format('%s %.0f %.0f %.0f %.0f', s.gate, s.sequence, s.cost, s.tag, s.seen))
+    string.format('%s %d %d %d %d', s.gate, s.sequence, s.cost, s.tag, s.seen))
 end
 
 -- The oldest queue of a key at a gate, and its state.
@@ -51,8 +51,8 @@ local function lift(gate, path)
   end
 end
 
--- ... and files it again by its oldest head there. `seen` keeps its value while the tag does.
-local function file(gate, path, keep_seen)
+-- ... and files it again by its oldest head there.
+local function file(gate, path)
   local queue, state = standing.leader(gate, path.fair)
   if not queue then
     return
@@ -60,9 +60,6 @@ local function file(gate, path, keep_seen)
   local tag = tree.fair(path.fair).start + tag_units(state.cost, 1)
   if tag ~= state.tag then
     state.tag = tag
-    if not keep_seen then
-      state.seen = tree.node(path.workload).v
-    end
     save_state(queue, state)
   end
   redis.call('ZADD', key.standing, 0, key_entry(gate, path, state))
@@ -82,13 +79,13 @@ function standing.remove(queue)
   lift(state.gate, path)
   redis.call('ZREM', key.standing, queue_entry(queue, path, state))
   redis.call('HDEL', key.queues, queue)
-  file(state.gate, path, true)
+  file(state.gate, path)
   return state
 end
 
--- Puts a queue at the first closed gate it needs, or at its first one, which is then open. A moved
--- queue brings `moved`, its tag and seen, along.
-function standing.put(queue, head, moved)
+-- Puts a queue at the first closed gate it needs, or at its first one, which is then open. A queue
+-- that moves with the head it had brings `seen` along.
+function standing.put(queue, head, seen)
   local path = tree.path(queue)
   local gate = limiters.first_closed(path.limiters)
   if not gate then
@@ -97,14 +94,12 @@ function standing.put(queue, head, moved)
   end
   lift(gate, path)
   local state = {
-    gate = gate, sequence = head.sequence, cost = head.cost, tag = -1, seen = tree.node(path.workload).v,
+    gate = gate, sequence = head.sequence, cost = head.cost, tag = -1,
+    seen = seen or tree.node(path.workload).v,
   }
-  if moved then
-    state.tag, state.seen = moved.tag, moved.seen
-  end
   save_state(queue, state)
   redis.call('ZADD', key.standing, 0, queue_entry(queue, path, state))
-  file(gate, path, moved ~= nil)
+  file(gate, path)
 end
 
 -- The head of a queue: sequence, id and cost.
@@ -125,7 +120,7 @@ function standing.refile_if_stale(gate, path, tag)
     return false
   end
   lift(gate, path)
-  file(gate, path, true)
+  file(gate, path)
   return true
 end
 

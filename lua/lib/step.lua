@@ -39,10 +39,10 @@ local args = cjson.decode(ARGV[2])
 
 -- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14, tags below 2^53.
 local function pad_sequence(n)
-  return string.format('%014.0f', n)
+  return string.format('%014d', n)
 end
 local function pad_tag(n)
-  return string.format('%016.0f', n)
+  return string.format('%016d', n)
 end
 
 -- Members of a lex zset that begin with `prefix` and a space. Names are percent-encoded, so no

@@ -7,7 +7,9 @@
 --   debt     settlement not yet in `start`: it counts from the node's next admission
 --   waiting  requests in its queues; held: leases not yet settled
 -- and, for its own children, v (its virtual time: the largest finish tag admitted below it).
--- `parked` marks an inner node that v of its parent passed while nothing in it could run.
+-- `parked` marks an inner node that v of its parent passed while nothing in it could run. A workload
+-- that comes back when v has passed it, with nothing held, begins anew: its own v is 0 again and its
+-- keys' tags are forgotten, which `generation` tells.
 --
 -- A child with head cost l and weight w has the finish tag start + l / w. The smallest eligible
 -- tag is admitted; then v = max(v, tag). Tags are integers, 1/1000 token. Root, policies and
@@ -25,12 +27,20 @@ local function parse(text, stored)
   local n = split(stored, '%S+')
   return {
     path = text, start = tonumber(n[1]), debt = tonumber(n[2]), waiting = tonumber(n[3]),
-    held = tonumber(n[4]), v = tonumber(n[5] or 0), parked = n[6] == '1', stored = stored,
+    held = tonumber(n[4]), generation = tonumber(n[5]), v = tonumber(n[6] or 0),
+    parked = n[7] == '1', stored = stored,
   }
 end
 
-local function blank(path)
-  return { path = path, start = 0, debt = 0, waiting = 0, held = 0, v = 0, parked = false }
+local function blank(path, generation)
+  return {
+    path = path, start = 0, debt = 0, waiting = 0, held = 0, generation = generation or 0, v = 0,
+    parked = false,
+  }
+end
+
+local function idle_member(parent, child)
+  return parent.path .. ' ' .. pad_tag(child.start) .. ' ' .. child.path
 end
 
 -- Where a queue stands in the tree, from its name 'policy/workload@weight/fairness key/limiters'.
@@ -71,8 +81,14 @@ end
 
 function tree.fair(path)
   if not fair[path] then
+    local workload = tree.node(path:match('^(.*)/'))
     local stored = redis.call('HGET', key.fair, path)
-    fair[path] = stored and parse(path, stored) or blank(path)
+    local node = stored and parse(path, stored)
+    if node and node.generation ~= workload.generation then
+      redis.call('ZREM', key.idle, idle_member(workload, node))
+      node = nil
+    end
+    fair[path] = node or blank(path, workload.generation)
   end
   return fair[path]
 end
@@ -84,10 +100,6 @@ function tree.levels(path)
     { parent = tree.node(path.policy), child = tree.node(path.workload), weight = path.weight, indexed = true },
     { parent = tree.node(path.workload), child = tree.fair(path.fair), weight = 1, indexed = true },
   }
-end
-
-local function idle_member(parent, child)
-  return parent.path .. ' ' .. pad_tag(child.start) .. ' ' .. child.path
 end
 
 local function leave_idle(level)
@@ -112,6 +124,11 @@ end
 -- One more request waits. `returns` is the cost of a request that was admitted, came to nothing
 -- and takes its place again: what it was charged is taken back, at once.
 function tree.arrive(path, returns)
+  local workload = tree.node(path.workload)
+  if workload.waiting == 0 and workload.held == 0 and workload.start <= tree.node(path.policy).v then
+    workload.generation = workload.generation + 1
+    workload.v = 0
+  end
   for _, level in ipairs(tree.levels(path)) do
     local child, parent = level.child, level.parent
     leave_idle(level)
@@ -170,8 +187,8 @@ local function prune(parent)
 end
 
 -- A request of `cost` is admitted: charge it at every level. `seen` is the workload's v when the
--- key's tag was set: if v has passed that tag since, the queue stood blocked meanwhile, and its
--- tag is raised to v, so that it is next in line and has nothing saved up.
+-- request became the head of its queue: if v has passed its tag since, the queue stood blocked
+-- meanwhile, and the tag is raised to v, so that it is next in line and has nothing saved up.
 function tree.charge(path, cost, seen)
   for depth, level in ipairs(tree.levels(path)) do
     local child, parent = level.child, level.parent
@@ -224,9 +241,9 @@ function tree.save()
       redis.call('HDEL', hash, node.path)
       return
     end
-    local text = string.format('%.0f %.0f %d %d', node.start, node.debt, node.waiting, node.held)
+    local text = string.format('%d %d %d %d %d', node.start, node.debt, node.waiting, node.held, node.generation)
     if with_v then
-      text = text .. string.format(' %.0f %d', node.v, node.parked and 1 or 0)
+      text = text .. string.format(' %d %d', node.v, node.parked and 1 or 0)
     end
     if text ~= node.stored then
       redis.call('HSET', hash, node.path, text)

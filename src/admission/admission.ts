@@ -1,4 +1,5 @@
 import type { Redis } from 'ioredis';
+import { SluiceError } from '../errors.ts';
 import { parseId } from './ids.ts';
 import { domainKey, keySchema, keysOfStep, streamKey } from './keys.ts';
 import { loadScript, runScript, type Script } from './scripts.ts';
@@ -57,6 +58,9 @@ export interface StepReply {
   readonly due?: number;
   readonly dispatch?: readonly Dispatch[];
 }
+
+/** Ids that one `inspect` looks up: keeps a script call short. */
+const inspectedAtOnce = 500;
 
 const steps = [
   'submit',
@@ -162,17 +166,40 @@ export class Admission {
     return this.#step('sweep', { member, leave, alive_ms: this.#settings.memberMs });
   }
 
-  /** New policies, or the replicas of pools. Leases stay. */
-  configure(change: {
+  /** New policies, or the replicas of pools. Leases stay. @throws as {@link checkSchema} */
+  async configure(change: {
     readonly policies?: readonly PolicyRecord[];
     readonly replicas?: Readonly<Record<string, readonly Omit<ReplicaRecord, 'pool'>[]>>;
-  }): Promise<ConfigureResult> {
+  }): Promise<Extract<ConfigureResult, { status: 'configured' }>> {
     const policies = change.policies?.map((policy) => JSON.stringify(policy));
-    return this.#step('configure', { ...change, policies, schema: keySchema });
+    const args = { ...change, policies, schema: keySchema };
+    const result = await this.#step<ConfigureResult>('configure', args);
+    if (result.status === 'unreadable') throw unreadable(result.schema);
+    return result;
+  }
+
+  /** @throws SluiceError when the domain's keys were written by a version that this one cannot read. */
+  async checkSchema(): Promise<void> {
+    const { schema } = await this.inspectPolicies();
+    if (schema !== undefined && schema !== keySchema) throw unreadable(schema);
   }
 
   inspectRequest(id: string): Promise<RequestView> {
     return this.#step('inspect', { what: 'request', id });
+  }
+
+  /** Which of these have not ended; at most {@link inspectedAtOnce} in one step. */
+  async inspectLive(ids: readonly string[]): Promise<Set<string>> {
+    const live = new Set<string>();
+    for (let from = 0; from < ids.length; from += inspectedAtOnce) {
+      const some = ids.slice(from, from + inspectedAtOnce);
+      const result = await this.#step<{ ids: string[] | Record<string, never> }>('inspect', {
+        what: 'live',
+        ids: some,
+      });
+      if (Array.isArray(result.ids)) for (const id of result.ids) live.add(id);
+    }
+    return live;
   }
 
   async inspectPolicies(): Promise<{
@@ -249,4 +276,9 @@ export class Admission {
     for (const listener of this.#listeners) listener(reply);
     return reply.result;
   }
+}
+
+function unreadable(schema: string): SluiceError {
+  const message = `the keys in Redis are of schema ${schema}, this version reads ${keySchema}`;
+  return new SluiceError('unavailable', message);
 }

@@ -4,6 +4,7 @@ import { type PromptJob, prefixOf, queueName } from './names.ts';
 
 export interface ConsumerOptions {
   readonly redis: Redis;
+  readonly domain: string;
   readonly pool: string;
   /** Prompts of this pool that this process runs at once. */
   readonly concurrency: number;
@@ -27,7 +28,7 @@ export class Consumer {
       },
       {
         connection: options.redis,
-        prefix: prefixOf(options.pool),
+        prefix: prefixOf(options.domain, options.pool),
         concurrency: options.concurrency,
         maxStalledCount: 0,
         autorun: false,

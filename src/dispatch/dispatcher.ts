@@ -4,6 +4,7 @@ import { jobIdOf, type PromptJob, prefixOf, queueName } from './names.ts';
 
 export interface DispatcherOptions {
   readonly redis: Redis;
+  readonly domain: string;
   /** BullMQ has these: take them out of the outbox. */
   readonly acknowledge: (jobs: readonly PromptJob[]) => Promise<void>;
   /** A hand-over failed. Nothing is lost: the outbox is offered again. */
@@ -55,7 +56,8 @@ export class Dispatcher {
   #queue(pool: string): Queue<PromptJob> {
     let queue = this.#queues.get(pool);
     if (!queue) {
-      queue = new Queue(queueName, { connection: this.#options.redis, prefix: prefixOf(pool) });
+      const { redis, domain } = this.#options;
+      queue = new Queue(queueName, { connection: redis, prefix: prefixOf(domain, pool) });
       queue.on('error', this.#options.onError);
       this.#queues.set(pool, queue);
     }

@@ -1,4 +1,7 @@
-/** Names of BullMQ's side. Its keys carry the pool as hash tag, so a pool is one cluster slot. */
+/**
+ * Names of BullMQ's side. Its keys carry domain and pool as hash tag: a pool is one cluster slot, and
+ * two domains on one Redis never take each other's jobs.
+ */
 
 /** One attempt at a prompt, as BullMQ carries it: no body, that stays with the request. */
 export interface PromptJob {
@@ -9,8 +12,8 @@ export interface PromptJob {
 
 export const queueName = 'prompts';
 
-export function prefixOf(pool: string): string {
-  return `{sluice:${pool}}`;
+export function prefixOf(domain: string, pool: string): string {
+  return `{sluice:${domain}:${pool}}`;
 }
 
 /** BullMQ runs a job id once as long as it knows it, so each attempt has its own. */

@@ -1,6 +1,5 @@
 import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
-import { SluiceError } from '../errors.ts';
 import { limitsOf, type Policy, PolicyError, parsePolicy } from '../policy/index.ts';
 
 /**
@@ -58,13 +57,7 @@ export async function applyConfig(admission: Admission, config: Config): Promise
         })),
       ]),
   );
-  const result = await admission.configure({ policies: records, replicas });
-  if (result.status === 'unreadable') {
-    throw new SluiceError(
-      'unavailable',
-      `the keys in Redis are of schema ${result.schema}, which this version cannot read`,
-    );
-  }
+  await admission.configure({ policies: records, replicas });
 }
 
 function readPolicies(config: Config): PolicyRecord[] {

@@ -24,6 +24,8 @@ export interface Prompt {
 export interface Submitted {
   readonly id: string;
   readonly controlPoint: string;
+  /** The longest it may take from now to its end, in the queue and in flight, ms. */
+  readonly longestMs: number;
   readonly result: Extract<SubmitResult, { status: 'accepted' | 'known' }>;
 }
 
@@ -34,6 +36,8 @@ export interface Reply {
   readonly queuedMs: number;
 }
 
+/** Past its longest time a request has ended; if Redis does not say so for this long, it is away, ms. */
+const silenceMs = 30_000;
 /** How often a schedule is computed anew because the policies changed meanwhile. */
 const scheduleTries = 5;
 
@@ -80,8 +84,9 @@ export class Prompts {
     let controlPoint = 'other';
     const cancel = () => this.cancel(id, 'its client went away').catch(() => undefined);
     try {
-      ({ controlPoint } = await this.#submit(prompt, id, this.#gatewayId));
-      this.#waiters.accepted(id);
+      const submitted = await this.#submit(prompt, id, this.#gatewayId);
+      controlPoint = submitted.controlPoint;
+      this.#waiters.accepted(id, submitted.longestMs + silenceMs);
       if (gone.aborted) void cancel();
       gone.addEventListener('abort', () => void cancel(), { once: true });
       const end = await ended;
@@ -157,6 +162,8 @@ export class Prompts {
         headerPriority: prompt.priority,
         timeoutMs: prompt.timeoutMs,
       });
+      const timeoutMs = plan.queueTimeoutMs ?? timeouts.queueMs;
+      const maxInflightMs = plan.maxInflightMs ?? timeouts.maxInflightMs;
       const result = await this.#admission.submit({
         id,
         kind: 'prompt',
@@ -167,8 +174,8 @@ export class Prompts {
         version,
         pool: model.pool,
         owner,
-        timeoutMs: plan.queueTimeoutMs ?? timeouts.queueMs,
-        maxInflightMs: plan.maxInflightMs ?? timeouts.maxInflightMs,
+        timeoutMs,
+        maxInflightMs,
         keepMs: owner === undefined ? timeouts.keepJobMs : timeouts.keepMs,
         body: JSON.stringify(prompt.upstream),
       });
@@ -177,7 +184,7 @@ export class Prompts {
         for (const label of plan.defaulted) {
           labelMissing.publish({ policy: plan.policy, label } satisfies LabelMissing);
         }
-        return { id, controlPoint, result };
+        return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, result };
       }
       await this.#book.refresh();
     }

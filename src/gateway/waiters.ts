@@ -13,6 +13,8 @@ interface Waiter {
   readonly resolve: (end: End) => void;
   /** Redis has said that it took the request in. */
   accepted: boolean;
+  /** By then it has ended, on the monotonic clock, ms. */
+  giveUpAtMs: number;
 }
 
 /**
@@ -47,13 +49,20 @@ export class Waiters {
 
   /** Resolves when the request has ended. Call it before the request is submitted. */
   wait(id: string): Promise<End> {
-    return new Promise((resolve) => this.#waiters.set(id, { resolve, accepted: false }));
+    return new Promise((resolve) =>
+      this.#waiters.set(id, { resolve, accepted: false, giveUpAtMs: Number.POSITIVE_INFINITY }),
+    );
   }
 
-  /** Redis took the request in: from now on, one that it does not know is lost. */
-  accepted(id: string): void {
+  /**
+   * Redis took the request in: from now on, one that it does not know is lost, and so is one whose
+   * end is not heard of within `longestMs`.
+   */
+  accepted(id: string, longestMs: number): void {
     const waiter = this.#waiters.get(id);
-    if (waiter) waiter.accepted = true;
+    if (!waiter) return;
+    waiter.accepted = true;
+    waiter.giveUpAtMs = performance.now() + longestMs;
   }
 
   forget(id: string): void {
@@ -68,8 +77,18 @@ export class Waiters {
   async check(): Promise<void> {
     if (this.#checking) return;
     this.#checking = true;
-    for (const id of [...this.#waiters.keys()]) await this.#read(id);
-    this.#checking = false;
+    try {
+      const ids = [...this.#waiters.keys()];
+      const live = await this.#admission.inspectLive(ids);
+      for (const id of ids) if (!live.has(id)) await this.#read(id);
+    } catch (error) {
+      this.#onError(error);
+    } finally {
+      this.#checking = false;
+      for (const [id, waiter] of this.#waiters) {
+        if (performance.now() > waiter.giveUpAtMs) this.#resolve(id, waiter, lost);
+      }
+    }
   }
 
   async #read(id: string): Promise<void> {
@@ -104,7 +123,7 @@ export class Waiters {
 const lost: End = {
   state: 'lost',
   code: 'unavailable',
-  message: 'Redis no longer knows the request; it may or may not have run',
+  message: 'Redis no longer knows the request or does not answer; it may or may not have run',
 };
 
 function isEnd(state: string | undefined): boolean {

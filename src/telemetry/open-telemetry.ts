@@ -1,7 +1,14 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { metrics, SpanStatusCode, trace } from '@opentelemetry/api';
 import { NodeSDK } from '@opentelemetry/sdk-node';
-import { type AttemptEnded, attemptEnded, type PromptEnded, promptEnded } from '../diagnostics.ts';
+import {
+  type AttemptEnded,
+  attemptEnded,
+  type LabelMissing,
+  labelMissing,
+  type PromptEnded,
+  promptEnded,
+} from '../diagnostics.ts';
 
 /** How long a stop waits for the last spans and metrics to be taken, ms. */
 const flushMs = 2_000;
@@ -12,8 +19,8 @@ const flushMs = 2_000;
  * on spans only. The returned function flushes and stops; it never throws, and a collector that
  * cannot be reached holds it up for {@link flushMs} at most.
  */
-export function startOpenTelemetry(): () => Promise<void> {
-  const sdk = new NodeSDK({ serviceName: 'sluice' });
+export function startOpenTelemetry(serviceName: string): () => Promise<void> {
+  const sdk = new NodeSDK({ serviceName });
   sdk.start();
   const tracer = trace.getTracer('sluice');
   const meter = metrics.getMeter('sluice');
@@ -24,6 +31,9 @@ export function startOpenTelemetry(): () => Promise<void> {
   const attempts = meter.createHistogram('sluice.attempt.duration', {
     unit: 'ms',
     description: 'One attempt at a replica',
+  });
+  const missing = meter.createCounter('sluice.label.missing', {
+    description: 'Requests without a label that a policy asks for; its default was taken',
   });
 
   const span = (name: string, at: { startedAtMs: number; totalMs: number }, attributes: object) => {
@@ -48,11 +58,18 @@ export function startOpenTelemetry(): () => Promise<void> {
     attempts.record(totalMs, bounded);
     span('attempt', { startedAtMs, totalMs }, { ...bounded, id, attempt });
   };
-  subscribe(promptEnded.name, onPrompt);
-  subscribe(attemptEnded.name, onAttempt);
+  const onMissing = (message: unknown) => {
+    const { policy, label } = message as LabelMissing;
+    missing.add(1, { policy, label });
+  };
+  const listeners = [
+    [promptEnded, onPrompt],
+    [attemptEnded, onAttempt],
+    [labelMissing, onMissing],
+  ] as const;
+  for (const [{ name }, listener] of listeners) subscribe(name, listener);
   return async () => {
-    unsubscribe(promptEnded.name, onPrompt);
-    unsubscribe(attemptEnded.name, onAttempt);
+    for (const [{ name }, listener] of listeners) unsubscribe(name, listener);
     const deadline = Promise.withResolvers<void>();
     const timer = setTimeout(deadline.resolve, flushMs);
     const flushed = sdk.shutdown().catch(() => {

@@ -296,6 +296,17 @@ test('requests of a gateway that died are cancelled; jobs go on', async () => {
   expect(back.joined).toBe(true);
 });
 
+test('a request ended by one timer of a sweep is remembered, whatever other timer was due', async () => {
+  const world = await prompting(1);
+  await world.admission.sweep({ id: 'g1', kind: 'gateway' });
+  const id = await world.add({ ...prompt, owner: 'g1' });
+  // Its gateway has been gone for long, and so has the time in which a worker should have begun it.
+  await world.pass(30_000);
+  expect(await world.state(id)).toBe('cancelled');
+  expect(await world.submit({ ...prompt, id })).toEqual({ status: 'known', state: 'cancelled' });
+  await world.check();
+});
+
 test('what was computed with old policies is refused, and so is what is too much', async () => {
   const world = await newWorld({ waitingLimit: 2, bodyLimit: 10 });
   await world.policies(policyDocument({ max: 1 }));
