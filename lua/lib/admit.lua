@@ -41,6 +41,7 @@ end
 
 -- The eligible request of a workload that is first in the workload's order, or nil.
 local function first_of(workload, gates)
+  -- How many keys are passed over at each gate; what moves changes their places.
   local skipped = {}
   while moves < MOVES_A_STEP do
     local best
@@ -58,14 +59,14 @@ local function first_of(workload, gates)
     local path = tree.path(queue)
     if limiters.first_closed(path.limiters) then
       standing.put(queue, state, standing.remove(queue).seen)
-      moves = moves + 1
+      moves, skipped = moves + 1, {}
     elseif standing.refile_if_stale(best.gate, path, best.tag) then
-      moves = moves + 1
+      moves, skipped = moves + 1, {}
     else
       local order = #gates > 1 and compare_in_key(best, gates) or 'first'
       local skips = skipped[best.gate] or 0
       if order == 'moved' then
-        moves = moves + 1
+        moves, skipped = moves + 1, {}
       elseif order == 'older' and skips < SKIPS_A_SEARCH then
         skipped[best.gate] = skips + 1
       else
