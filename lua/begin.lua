@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 --[[
 begin: a worker starts an attempt at a prompt. The fence of the hand-off: BullMQ may deliver a job
 twice, late, or to two workers; exactly one of them gets the prompt.
@@ -35,7 +36,12 @@ if request.state == 'admitted' then
   requests.set_timer(request, math.min(request.lease_until, request.end_by))
   tell(request.owner, { id = request.id, state = 'running' })
 end
-local replica = cjson.decode(redis.call('HGET', key.replicas, request.replica))
+local stored = redis.call('HGET', key.replicas, request.replica)
+if not stored then
+  requests.retry(request, 'unavailable', 'its replica was taken away')
+  return close({ status = 'stale', state = 'admitted' })
+end
+local replica = cjson.decode(stored)
 replica.id = request.replica
 return close({
   status = 'run',

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 --[[
 cancel: a client is gone, or asks for it.
 

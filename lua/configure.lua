@@ -17,7 +17,7 @@ if schema and schema ~= args.schema then
 end
 redis.call('HSET', key.meta, 'schema', args.schema)
 
-local applied = {}
+local applied, changed = {}, {}
 for _, text in ipairs(args.policies or {}) do
   local policy = cjson.decode(text)
   local stored = redis.call('HGET', key.policies, policy.name)
@@ -25,11 +25,13 @@ for _, text in ipairs(args.policies or {}) do
   local same = before and before.version == policy.version
   if not same then
     for limit_key in pairs(before and before.limits or {}) do
+      changed[limit_key] = true
       if not policy.limits[limit_key] then
         redis.call('HDEL', key.limits, limit_key)
       end
     end
     for limit_key, units in pairs(policy.limits) do
+      changed[limit_key] = true
       limiters.set_limit(limit_key, units)
     end
     redis.call('HSET', key.policies, policy.name, text)
@@ -41,9 +43,8 @@ if #applied > 0 then
   version = redis.call('HINCRBY', key.meta, 'version', 1)
 end
 
-local known = capacity.replicas()
+local known, named = capacity.replicas(), {}
 for pool, replicas in pairs(args.replicas or {}) do
-  local named = {}
   for _, replica in ipairs(replicas) do
     local before = known[replica.id]
     named[replica.id] = true
@@ -51,27 +52,19 @@ for pool, replicas in pairs(args.replicas or {}) do
     replica.down_until = before and before.url == replica.url and before.down_until or nil
     capacity.save_replica(replica.id, replica)
   end
-  for id, replica in pairs(known) do
-    if replica.pool == pool and not named[id] then
-      redis.call('HDEL', key.replicas, id)
-    end
+end
+for id, replica in pairs(known) do
+  if args.replicas and args.replicas[replica.pool] and not named[id] then
+    redis.call('HDEL', key.replicas, id)
   end
 end
 if args.replicas then
   capacity.refresh()
 end
 
--- A limit that rose lets somebody go: look at every gate of a limit that was set.
-for _, text in ipairs(args.policies or {}) do
-  for limit_key in pairs(cjson.decode(text).limits) do
-    open[limit_key] = true
-    local after = '[q ' .. limit_key .. '='
-    local gate_entry = redis.call('ZRANGEBYLEX', key.standing, after, '(q ' .. limit_key .. '>', 'LIMIT', 0, 1)[1]
-    while gate_entry do
-      local gate = gate_entry:match('^q (%S+)')
-      open[gate] = true
-      gate_entry = redis.call('ZRANGEBYLEX', key.standing, '[q ' .. gate .. '!', '(q ' .. limit_key .. '>', 'LIMIT', 0, 1)[1]
-    end
-  end
+-- A limit that rose or went lets somebody go: all its gates are due, in bounded steps.
+for limit_key in pairs(changed) do
+  open[limit_key] = true
+  redis.call('SADD', key.due, 'after ' .. limit_key .. '= ' .. limit_key)
 end
 return close({ status = 'configured', version = version, applied = applied })

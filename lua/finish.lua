@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 --[[
 finish: a holder is done with a request. Frees its slots, settles its tokens, admits the next.
 

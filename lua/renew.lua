@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 --[[
 renew: the heartbeat of what a worker runs.
 

@@ -6,7 +6,7 @@ args: id, id_time (ms, when the id was made), id_age_ms (an unknown id older tha
   version (of the policies the schedule was computed with), kind 'prompt' | 'flow', control_point,
   labels, queue (policy/workload@weight/fairness key/limiters), cost (tokens), pool (prompts),
   owner (gateway that ends with it, absent for jobs), timeout_ms (in the queue), max_inflight_ms,
-  keep_ms (its record after the end), begin_ms, offer_again_ms, max_attempts,
+  keep_ms (its record after the end, at least id_age_ms), begin_ms, offer_again_ms, max_attempts,
   body_limit (bytes of all bodies), waiting_limit (requests).
 ARGV[3]: what the replica is sent.
 result: {status: 'accepted', state, position, ahead, estimated_start_ms}, {status: 'known', state}
@@ -45,11 +45,12 @@ if redis.call('ZCARD', key.waiting) >= args.waiting_limit or held_bytes + #body 
   return reject('queue_full', estimate.wait_ms(args.queue, 1))
 end
 
+local queue = tree.fold(args.queue)
 local request = {
   id = args.id, kind = args.kind, control_point = args.control_point, labels = args.labels,
-  queue = args.queue, cost = args.cost, pool = args.pool, owner = args.owner,
+  queue = queue, cost = args.cost, pool = args.pool, owner = args.owner,
   created_at = now_ms, deadline = now_ms + args.timeout_ms, max_inflight_ms = args.max_inflight_ms,
-  keep_ms = args.keep_ms, begin_ms = args.begin_ms, max_attempts = args.max_attempts,
+  keep_ms = math.max(args.keep_ms, args.id_age_ms), begin_ms = args.begin_ms, max_attempts = args.max_attempts,
   version = args.version, sequence = redis.call('HINCRBY', key.meta, 'sequence', 1),
 }
 if #body > 0 then

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 --[[
 sweep: whatever is due. Run at the exact time of the next timer by whoever knows of it, and slowly
 by every process, which covers for one that died. Carries the caller's sign of life.
@@ -12,6 +13,16 @@ Safe to repeat: everything it does depends on the clock alone. Bounded; the rest
 
 local SWEPT_A_STEP = 64
 
+-- When nobody has swept for long, Redis was away: nobody could give a sign of life, so nobody is
+-- taken for dead before there has been time for one.
+local swept_at = tonumber(redis.call('HGET', key.meta, 'swept_at') or now_ms)
+local grace_until = tonumber(redis.call('HGET', key.meta, 'grace_until') or 0)
+if now_ms - swept_at > args.alive_ms / 2 then
+  grace_until = now_ms + args.alive_ms
+  redis.call('HSET', key.meta, 'grace_until', grace_until)
+end
+redis.call('HSET', key.meta, 'swept_at', now_ms)
+
 local function on_time(request)
   local state = request.state
   if state == 'waiting' then
@@ -24,6 +35,10 @@ local function on_time(request)
     })
   elseif state == 'admitted' then
     requests.put_back(request)
+  elseif now_ms < grace_until then
+    request.lease_until = grace_until
+    requests.save(request)
+    requests.set_timer(request, math.min(request.lease_until, request.end_by))
   else
     requests.retry(request, 'upstream_failed', 'its workers stopped answering')
   end
@@ -31,6 +46,11 @@ end
 
 -- A member that gave no sign of life for alive_ms. What a gateway owned has no client any more.
 local function member_gone(id)
+  local leaves = args.leave and args.member.id == id
+  if now_ms < grace_until and not leaves then
+    redis.call('ZADD', key.timers, grace_until, 'member ' .. id)
+    return
+  end
   local owned = lex_range(key.owned, id, 0, SWEPT_A_STEP)
   for _, entry in ipairs(owned) do
     local request = requests.load(entry:match('(%S+)$'))
@@ -38,7 +58,7 @@ local function member_gone(id)
     if request then
       request.owner = nil
       requests.save(request)
-      requests.cancel(request, 'its gateway is gone')
+      requests.cancel(request, 'its gateway is gone', 'unavailable')
     end
   end
   if #owned < SWEPT_A_STEP then

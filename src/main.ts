@@ -142,7 +142,9 @@ export async function runDev(options: StartOptions, dataFolder = '.sluice'): Pro
         })),
       };
     }
-    const whole = { ...config, pools };
+    // One name for three members would make them one.
+    const { nodeId: _, ...shared } = config;
+    const whole = { ...shared, pools };
     for (const name of ['worker-1', 'worker-2']) {
       const part = startWorker(whole, redis.url, log.child({ part: name }));
       await parts.add(quickly(part));

@@ -35,14 +35,26 @@ const offerAgainMs = 1_000;
 /** An unknown id older than this is not a new request, ms. */
 const idAgeMs = 30_000;
 
+/** How long a part may take to stop where Redis does not answer, ms. */
+export const stopMs = 5_000;
+
+/** Waits for `work`, but no longer than `ms`: what is late then ends with the process. */
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  await Promise.race([work, promise]).finally(() => clearTimeout(timer));
+}
+
 /** Connects and prepares; `sweeper.start()` is the caller's, once it can take work. */
 export async function startNode(options: ClusterNodeOptions): Promise<ClusterNode> {
   const { config, redisUrl, kind, log } = options;
   const id = config.nodeId ?? `${kind}-${randomBytes(4).toString('hex')}`;
   const onError = (error: unknown) => log.error({ err: error }, 'step failed');
   const redis = await connectRedis(redisUrl, 'commands', id);
-  const events = await connectRedis(redisUrl, 'events', id);
+  let events: Redis | undefined;
   try {
+    events = await connectRedis(redisUrl, 'events', id);
+    const subscriber = events;
     await checkServer(redis);
     const { limits, timeouts } = config;
     const admission = new Admission({
@@ -63,8 +75,8 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
     const acknowledge = (jobs: readonly Dispatch[]) => admission.acknowledge(jobs);
     const dispatcher = new Dispatcher({ redis, domain: config.domain, acknowledge, onError });
     admission.onReply(({ dispatch }) => dispatch && dispatcher.dispatch(dispatch));
-    const unsubscribe = await subscribe({
-      redis: events,
+    await subscribe({
+      redis: subscriber,
       channel: nodeChannel(config.domain, id),
       onEvent: options.onEvent,
       onGap: options.onGap,
@@ -77,16 +89,15 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
       onJoined: options.onGap,
     });
     const stop = async () => {
-      await sweeper.stop();
-      await dispatcher.stop();
-      await unsubscribe();
+      await within(stopMs, sweeper.stop());
+      await within(stopMs, dispatcher.stop());
       redis.disconnect();
-      events.disconnect();
+      subscriber.disconnect();
     };
     return { id, redis, admission, sweeper, stop };
   } catch (error) {
     redis.disconnect();
-    events.disconnect();
+    events?.disconnect();
     throw error;
   }
 }

@@ -25,7 +25,7 @@ interface Attempt {
 }
 
 export interface AttemptsOptions {
-  readonly admission: Admission;
+  readonly admission: Pick<Admission, 'now' | 'begin' | 'renew' | 'finish'>;
   readonly replicas: ReplicaClient;
   readonly workerId: string;
   /** A lease without a heartbeat, ms; renewed three times as often. */
@@ -43,6 +43,7 @@ export class Attempts {
   readonly #options: AttemptsOptions;
   readonly #running = new Map<string, Attempt>();
   readonly #timers: NodeJS.Timeout[] = [];
+  #stopping = false;
 
   constructor(options: AttemptsOptions) {
     this.#options = options;
@@ -59,6 +60,7 @@ export class Attempts {
 
   /** Ends what still runs: another worker takes it over. */
   stop(): void {
+    this.#stopping = true;
     for (const attempt of this.#running.values()) attempt.controller.abort('stopping');
   }
 
@@ -69,10 +71,8 @@ export class Attempts {
 
   /** An order on the worker's channel. */
   onEvent(event: NodeEvent): void {
-    const attempt = this.#running.get(event.id);
-    if (event.abort && attempt?.holder.attempt === event.attempt) {
-      attempt?.controller.abort('cancelled');
-    }
+    if (!event.abort || event.attempt === undefined) return;
+    this.#running.get(keyOf(event.id, event.attempt))?.controller.abort('cancelled');
   }
 
   /** Runs one delivery from begin to finish. Throws only when Redis cannot be reached. */
@@ -88,13 +88,15 @@ export class Attempts {
       controller: new AbortController(),
       leaseUntilMs: askedAtMs + heartbeatMs,
     };
-    this.#running.set(job.id, attempt);
+    const key = keyOf(job.id, job.attempt);
+    this.#running.set(key, attempt);
     const leftMs = begun.end_by - admission.now();
     const expiry = setTimeout(
       () => attempt.controller.abort('expired'),
       leftMs - marginOf(leftMs, abortMarginMs),
     );
     if (begun.cancelled) attempt.controller.abort('cancelled');
+    if (this.#stopping) attempt.controller.abort('stopping');
     try {
       const outcome = await this.#call(attempt, begun.replica, begun.body);
       attemptEnded.publish({
@@ -106,10 +108,10 @@ export class Attempts {
         startedAtMs,
         totalMs: performance.now() - askedAtMs,
       } satisfies AttemptEnded);
-      if (outcome) await this.#finish(holder, outcome, begun.end_by, begun.replica.id);
+      if (outcome) await this.#finish(attempt, outcome, begun.end_by, begun.replica.id);
     } finally {
       clearTimeout(expiry);
-      this.#running.delete(job.id);
+      this.#running.delete(key);
     }
   }
 
@@ -143,7 +145,7 @@ export class Attempts {
           outcome: 'retry',
           code: 'upstream_failed',
           message: result.message,
-          replicaDownMs: this.#options.replicaDownMs,
+          replicaDownMs: result.isDown ? this.#options.replicaDownMs : undefined,
         };
       case 'aborted':
         return outcomeOfAbort(controller.signal.reason as AbortReason);
@@ -151,8 +153,9 @@ export class Attempts {
   }
 
   /** Says how it ended until Redis has heard it, or the lease is over and nobody would listen. */
-  async #finish(holder: Holder, outcome: Outcome, endBy: number, replica: string): Promise<void> {
+  async #finish(attempt: Attempt, outcome: Outcome, endBy: number, replica: string): Promise<void> {
     const { admission, log } = this.#options;
+    const { holder } = attempt;
     for (let pauseMs = 100; ; pauseMs = Math.min(pauseMs * 2, 2_000)) {
       try {
         const { status } = await admission.finish(holder, outcome);
@@ -160,7 +163,8 @@ export class Attempts {
         log.info({ ...line, code: outcome.code, status }, 'attempt ended');
         return;
       } catch (error) {
-        if (admission.now() + pauseMs >= endBy) throw error;
+        const leaseIsOver = performance.now() + pauseMs >= attempt.leaseUntilMs;
+        if (leaseIsOver || this.#stopping || admission.now() + pauseMs >= endBy) throw error;
         log.warn({ id: holder.id, err: error }, 'could not report the end of an attempt');
         await new Promise((resolve) => setTimeout(resolve, pauseMs));
       }
@@ -192,6 +196,11 @@ export class Attempts {
       if (now >= attempt.leaseUntilMs) attempt.controller.abort('lost');
     }
   }
+}
+
+/** An older attempt at the same request may still be reporting its end. */
+function keyOf(id: string, attempt: number): string {
+  return `${id}-${attempt}`;
 }
 
 /** The margin of a short lease is a tenth of it, or nothing would be left. */

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import type { Config } from '../src/config.ts';
 import { Consumer } from '../src/dispatch/index.ts';
-import { startNode } from '../src/node.ts';
+import { startNode, stopMs, within } from '../src/node.ts';
 import { ReplicaClient } from '../src/pool/index.ts';
 import { connectRedis } from '../src/redis.ts';
 import { Attempts } from './attempts.ts';
@@ -72,9 +72,11 @@ export async function startWorker(
 
   const stop = async (graceMs: number) => {
     // First the capacity goes, so that nothing more is admitted for this worker.
-    await node.sweeper.announce({ id: node.id, kind: 'worker', pools: {} }).catch(onError);
+    const leaving = node.sweeper.announce({ id: node.id, kind: 'worker', pools: {} });
+    await within(stopMs, leaving.catch(onError));
     const grace = setTimeout(() => running.stop(), graceMs);
-    await Promise.all(consumers.map((consumer) => consumer.stop()));
+    const consumed = Promise.all(consumers.map((consumer) => consumer.stop()));
+    await within(graceMs + stopMs, consumed);
     clearTimeout(grace);
     running.close();
     await node.stop();

@@ -8,6 +8,12 @@ local moves = 0
 -- Keys passed over in one search because an older head of theirs stands at another open gate.
 local SKIPS_A_SEARCH = 32
 
+-- Index reads of all searches in the step; so many count as one move.
+local reads = 0
+local READS_A_MOVE = 32
+-- Gates that are looked at together. A step opens a few; a new limit may open thousands.
+local GATES_AT_ONCE = 16
+
 local function gates_with_units()
   local names = {}
   for name in pairs(open) do
@@ -47,6 +53,7 @@ local function first_of(workload, gates)
     local best
     for _, gate in ipairs(gates) do
       local entry = standing.entry(gate, workload, skipped[gate] or 0)
+      reads = reads + 1
       if entry and (not best or entry.tag < best.tag
         or (entry.tag == best.tag and entry.sequence < best.sequence)) then
         best = entry
@@ -152,27 +159,53 @@ local function take(first)
   requests.admitted(request)
 end
 
-local function admit()
-  for _, gate in ipairs(redis.call('SMEMBERS', key.due)) do
-    open[gate] = true
+-- Opens a few of the gates that earlier steps left. 'after <gate> <limit key>' stands for all gates of
+-- a limit behind that one.
+local function open_due()
+  for _, entry in ipairs(redis.call('SPOP', key.due, GATES_AT_ONCE)) do
+    local gate, limit_key = entry:match('^after (%S+) (%S+)$')
+    if not gate then
+      open[entry] = true
+    else
+      for _ = 1, GATES_AT_ONCE do
+        local found = redis.call('ZRANGEBYLEX', key.standing, '(q ' .. gate .. '!',
+          '(q ' .. limit_key .. '>', 'LIMIT', 0, 1)[1]
+        gate = found and found:match('^q (%S+)')
+        if not gate then
+          break
+        end
+        redis.call('SADD', key.due, gate)
+      end
+      if gate then
+        redis.call('SADD', key.due, 'after ' .. gate .. ' ' .. limit_key)
+      end
+      moves = moves + 1
+    end
   end
-  redis.call('DEL', key.due)
-  while next(open) and moves < MOVES_A_STEP do
+end
+
+local function admit()
+  while moves + reads / READS_A_MOVE < MOVES_A_STEP do
     local gates = gates_with_units()
     if #gates == 0 then
-      return
-    end
-    local first, eligible = choose(gates)
-    -- A search that ran into the bound has not seen everyone: its choice does not count.
-    if first and moves < MOVES_A_STEP then
-      local before = {
-        [ROOT] = tree.node(ROOT).v, [first.path.policy] = tree.node(first.path.policy).v,
-      }
-      take(first)
-      park_passed(before, eligible)
-      moves = moves + 1
-    elseif moves < MOVES_A_STEP then
-      return
+      if redis.call('EXISTS', key.due) == 0 then
+        return
+      end
+      open_due()
+    else
+      local first, eligible = choose(gates)
+      -- A search that ran into the bound has not seen everyone: its choice does not count.
+      if first and moves < MOVES_A_STEP then
+        local before = {
+          [ROOT] = tree.node(ROOT).v, [first.path.policy] = tree.node(first.path.policy).v,
+        }
+        take(first)
+        park_passed(before, eligible)
+        moves = moves + 1
+      elseif moves < MOVES_A_STEP then
+        -- Nobody at these gates may go.
+        open = {}
+      end
     end
   end
   for gate in pairs(open) do

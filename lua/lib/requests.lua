@@ -34,7 +34,7 @@ end
 requests.set_timer = set_timer
 
 local function waiting_member(request)
-  return string.format('%s %s %s %d', request.queue, pad_sequence(request.sequence), request.id, request.cost)
+  return string.format('%s %s %s %.0f', request.queue, pad_sequence(request.sequence), request.id, request.cost)
 end
 
 -- Joins its queue: at the end, or, when it comes back, at the place its sequence gives it.
@@ -108,8 +108,15 @@ local function release(request)
   end
 end
 
--- admitted -> waiting: no worker began it. Its slots serve others, its place is kept.
+-- admitted -> waiting: no worker began it. Its slots serve others, its place is kept, and so is its
+-- deadline.
 function requests.put_back(request)
+  if request.deadline <= now_ms then
+    requests.finish(request, {
+      state = 'rejected', code = 'queue_timeout', message = 'no worker began it within its time in the queue',
+    })
+    return
+  end
   withdraw(request)
   release(request)
   request.admitted_at, request.end_by = nil, nil
@@ -143,14 +150,14 @@ function requests.finish(request, outcome)
     redis.call('ZREM', key.owned, request.owner .. ' ' .. id)
   end
   local ended = {
-    state = outcome.state, code = outcome.code, message = outcome.message,
+    state = outcome.state, code = request.cancel_code or outcome.code, message = outcome.message,
     kind = request.kind, control_point = request.control_point, attempt = request.attempt,
     created_at = request.created_at, admitted_at = request.admitted_at,
     started_at = request.started_at, ended_at = now_ms,
   }
   redis.call('HSET', key.ended, id, cjson.encode(ended))
   redis.call('ZADD', key.timers, now_ms + request.keep_ms, id)
-  tell(request.owner, { id = id, state = outcome.state, code = outcome.code })
+  tell(request.owner, { id = id, state = outcome.state, code = ended.code })
   if request.worker and outcome.state ~= 'done' then
     tell(request.worker, { id = id, attempt = request.attempt, abort = true })
   end
@@ -158,9 +165,9 @@ function requests.finish(request, outcome)
 end
 
 -- running -> admitted: the attempt came to nothing. Same slots, same lease, a new attempt; after
--- too many the request has failed.
+-- too many the request has failed. A worker that was stopped in order is no failure of the prompt.
 function requests.retry(request, code, message)
-  request.failures = (request.failures or 0) + 1
+  request.failures = (request.failures or 0) + (code == 'unavailable' and 0 or 1)
   if request.cancelled then
     requests.finish(request, { state = 'cancelled', code = 'cancelled', message = request.cancelled })
   elseif request.failures >= request.max_attempts then
@@ -175,16 +182,17 @@ function requests.retry(request, code, message)
   end
 end
 
--- A client that is gone or asks for it. What runs keeps its slots until its worker confirms.
-function requests.cancel(request, message)
+-- A client that is gone or asks for it. What runs keeps its slots until its worker confirms. `code`
+-- is what a client sees that is there all the same.
+function requests.cancel(request, message, code)
   if request.state == 'running' then
     if not request.cancelled then
-      request.cancelled = message
+      request.cancelled, request.cancel_code = message, code
       save(request)
     end
     tell(request.worker, { id = request.id, attempt = request.attempt, abort = true })
     return 'cancelling'
   end
-  requests.finish(request, { state = 'cancelled', code = 'cancelled', message = message })
+  requests.finish(request, { state = 'cancelled', code = code or 'cancelled', message = message })
   return 'cancelled'
 end

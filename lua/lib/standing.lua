@@ -26,7 +26,7 @@ end
 
 local function save_state(queue, s)
   redis.call('HSET', key.queues, queue,
-    string.format('%s %d %d %d %d', s.gate, s.sequence, s.cost, s.tag, s.seen))
+    string.format('%s %.0f %.0f %.0f %.0f', s.gate, s.sequence, s.cost, s.tag, s.seen))
 end
 
 -- The oldest queue of a key at a gate, and its state.

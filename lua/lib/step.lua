@@ -37,12 +37,13 @@ end
 
 local args = cjson.decode(ARGV[2])
 
--- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14, tags below 2^53.
+-- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14, tags below 2^53. Not
+-- %d: that is a C long, of 32 bits in a WebAssembly server.
 local function pad_sequence(n)
-  return string.format('%014d', n)
+  return string.format('%014.0f', n)
 end
 local function pad_tag(n)
-  return string.format('%016d', n)
+  return string.format('%016.0f', n)
 end
 
 -- Members of a lex zset that begin with `prefix` and a space. Names are percent-encoded, so no

@@ -61,6 +61,25 @@ function tree.path(queue)
   return paths[queue]
 end
 
+-- Policies and workloads are compared one by one, so there must be few, whatever names callers
+-- invent: past the limit a new workload's requests share one of weight 1.
+local WORKLOADS = 128
+function tree.fold(queue)
+  local path = tree.path(queue)
+  local nodes, count = tree.inner(), 0
+  if nodes[path.workload] then
+    return queue
+  end
+  for _ in pairs(nodes) do
+    count = count + 1
+  end
+  if count < WORKLOADS then
+    return queue
+  end
+  local policy, rest = queue:match('^([^/]*)/[^/]*(/.*)$')
+  return policy .. '/(others)@1' .. rest
+end
+
 function tree.inner()
   if not inner then
     inner = {}
@@ -116,7 +135,12 @@ local function enter_idle(level)
   child.start = math.max(0, child.start + child.debt)
   child.debt = 0
   child.parked = false
-  if level.indexed and child.held == 0 then
+  if not level.indexed or child.held > 0 then
+    return
+  end
+  if child == fair[child.path] and child.start <= level.parent.v then
+    child.gone = true
+  else
     redis.call('ZADD', key.idle, 0, idle_member(level.parent, child))
   end
 end
@@ -140,6 +164,7 @@ function tree.arrive(path, returns)
       child.start = math.max(parent.v, child.start)
     end
     child.waiting = child.waiting + 1
+    child.gone = false
   end
   local root = tree.node(ROOT)
   root.waiting = root.waiting + 1
@@ -241,9 +266,9 @@ function tree.save()
       redis.call('HDEL', hash, node.path)
       return
     end
-    local text = string.format('%d %d %d %d %d', node.start, node.debt, node.waiting, node.held, node.generation)
+    local text = string.format('%.0f %.0f %d %d %d', node.start, node.debt, node.waiting, node.held, node.generation)
     if with_v then
-      text = text .. string.format(' %d %d', node.v, node.parked and 1 or 0)
+      text = text .. string.format(' %.0f %d', node.v, node.parked and 1 or 0)
     end
     if text ~= node.stored then
       redis.call('HSET', hash, node.path, text)

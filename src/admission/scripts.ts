@@ -25,11 +25,13 @@ export function loadScript(name: string): Script {
   const own = readLua(`${name}.lua`);
   const use = own.find((line) => line.startsWith('-- use '));
   const files = (use?.slice('-- use '.length).split(' ') ?? []).map((lib) => `lib/${lib}.lua`);
-  const text: string[] = [];
-  const lines: string[] = [];
+  // Flags stand before everything: steps that free memory also run when Redis is full.
+  const flags = own.filter((line) => line.startsWith('#!lua'));
+  const text = [...flags];
+  const lines = flags.map(() => `lua/${name}.lua:1`);
   for (const file of [...files, `${name}.lua`]) {
     for (const [index, line] of readLua(file).entries()) {
-      text.push(line);
+      text.push(line.startsWith('#!lua') ? '' : line);
       lines.push(`lua/${file}:${index + 1}`);
     }
   }

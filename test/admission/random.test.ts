@@ -153,7 +153,7 @@ class History {
   /** Everything ends by the clock alone. */
   async finish(): Promise<void> {
     const { redis, domain } = this.#world;
-    for (let i = 0; i < 40; i++) await this.run({ do: 'pass', ms: 30_000, alive: false });
+    for (let i = 0; i < 80; i++) await this.run({ do: 'pass', ms: 4_000, alive: false });
     await this.#world.check();
     const left = await redis.keys(domainKey(domain, '*'));
     const names = left.map((name) => name.slice(domainKey(domain, '').length));
