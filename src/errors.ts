@@ -55,6 +55,8 @@ export interface SluiceErrorOptions {
   readonly retryAfterMs?: number | undefined;
   /** The field, header or label that was wrong, as the caller knows it. */
   readonly param?: string | undefined;
+  /** HTTP status in place of the code's own, where a policy names one. */
+  readonly httpStatus?: number | undefined;
   /** The error that led to this one. */
   readonly cause?: unknown;
 }
@@ -67,11 +69,14 @@ export class SluiceError extends Error {
   readonly retryAfterMs: number | undefined;
   /** The field, header or label that was wrong, as the caller knows it. */
   readonly param: string | undefined;
+  /** HTTP status in place of the code's own, where a policy names one. */
+  readonly httpStatus: number | undefined;
 
   constructor(code: ErrorCode, message: string, options: SluiceErrorOptions = {}) {
     super(message, options.cause === undefined ? {} : { cause: options.cause });
     this.code = code;
     this.retryAfterMs = options.retryAfterMs;
     this.param = options.param;
+    this.httpStatus = options.httpStatus;
   }
 }

@@ -17,7 +17,7 @@ export function sendError(reply: FastifyReply, path: string, error: SluiceError)
     const seconds = Math.max(1, Math.ceil((error.retryAfterMs ?? defaultRetryMs) / 1_000));
     reply.header('retry-after', String(seconds));
   }
-  return reply.code(errorTable[error.code].http).send(errorBody(path, error));
+  return reply.code(error.httpStatus ?? errorTable[error.code].http).send(errorBody(path, error));
 }
 
 /** Ollama says `{error: text}`, OpenAI `{error: {message, type, param, code}}`; ours is OpenAI's. */

@@ -26,6 +26,8 @@ export interface Submitted {
   readonly controlPoint: string;
   /** The longest it may take from now to its end, in the queue and in flight, ms. */
   readonly longestMs: number;
+  /** HTTP status of its policy for one that waited too long. */
+  readonly deniedStatus: number | undefined;
   readonly result: Extract<SubmitResult, { status: 'accepted' | 'known' }>;
 }
 
@@ -90,7 +92,7 @@ export class Prompts {
       if (gone.aborted) void cancel();
       gone.addEventListener('abort', () => void cancel(), { once: true });
       const end = await ended;
-      const answer = await this.#answerOf(id, end);
+      const answer = await this.#answerOf(id, end, submitted.deniedStatus);
       outcome = 'done';
       return { id, answer, queuedMs: end.queuedMs ?? 0 };
     } catch (error) {
@@ -129,17 +131,17 @@ export class Prompts {
     return this.#admission.cancel(id, message);
   }
 
-  async #answerOf(id: string, end: End): Promise<Answer> {
+  async #answerOf(id: string, end: End, deniedStatus?: number): Promise<Answer> {
     if (end.state === 'done') {
       const answer = await this.readAnswer(id);
       if (answer) return answer;
       throw new SluiceError('internal', 'the answer is no longer kept');
     }
-    throw endError(end);
+    throw endError(end, deniedStatus);
   }
 
   async #submit(prompt: Prompt, id: string, owner: string | undefined): Promise<Submitted> {
-    const { timeouts, models } = this.#config;
+    const { limits, timeouts, models } = this.#config;
     const model = Object.hasOwn(models, prompt.model) ? models[prompt.model] : undefined;
     if (!model) {
       const known = Object.keys(models).join(', ');
@@ -162,6 +164,10 @@ export class Prompts {
         headerPriority: prompt.priority,
         timeoutMs: prompt.timeoutMs,
       });
+      if (plan.cost > limits.tokens) {
+        const message = `a request of ${plan.cost} tokens is over the limit of ${limits.tokens}`;
+        throw new SluiceError('invalid_request', message, { param: 'tokens' });
+      }
       const timeoutMs = plan.queueTimeoutMs ?? timeouts.queueMs;
       const maxInflightMs = plan.maxInflightMs ?? timeouts.maxInflightMs;
       const result = await this.#admission.submit({
@@ -184,7 +190,8 @@ export class Prompts {
         for (const label of plan.defaulted) {
           labelMissing.publish({ policy: plan.policy, label } satisfies LabelMissing);
         }
-        return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, result };
+        const { deniedStatus } = plan;
+        return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, deniedStatus, result };
       }
       await this.#book.refresh();
     }
@@ -209,11 +216,15 @@ function rejection(result: Extract<SubmitResult, { status: 'rejected' }>): Sluic
 }
 
 /** The error a client sees for a request that ended otherwise than done. */
-export function endError(end: Pick<End, 'state' | 'code' | 'message'>): SluiceError {
+export function endError(
+  end: Pick<End, 'state' | 'code' | 'message'>,
+  deniedStatus?: number,
+): SluiceError {
   const code =
     end.code !== undefined && end.code in errorTable ? (end.code as ErrorCode) : 'internal';
   return new SluiceError(code, end.message ?? `the request ended as ${end.state}`, {
     retryAfterMs: code === 'queue_timeout' || code === 'unavailable' ? 1_000 : undefined,
+    httpStatus: code === 'queue_timeout' ? deniedStatus : undefined,
   });
 }
 

@@ -93,7 +93,9 @@ function parseScheduler(given: GivenScheduler): Scheduler {
     workloads,
     default: parseParameters(given.default_workload_parameters ?? {}),
     deadlineMarginMs: margin === undefined ? 10 : milliseconds(margin),
-    deniedStatus: given.denied_response_status_code ?? 503,
+    ...(given.denied_response_status_code !== undefined && {
+      deniedStatus: given.denied_response_status_code,
+    }),
   };
 }
 

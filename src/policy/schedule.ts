@@ -11,7 +11,6 @@ const plainScheduler: Scheduler = Object.freeze({
   workloads: [],
   default: { priority: 1 },
   deadlineMarginMs: 0,
-  deniedStatus: 503,
 });
 
 /** A label's value by its key; undefined, and remembered, when the request lacks it. */
@@ -55,6 +54,7 @@ export function schedule(policies: readonly Policy[], request: Request): Schedul
     queue: queueKey({ policy, workload, priority, fairnessKey, limiters }),
     queueTimeoutMs: patienceOf(scheduler, parameters, request.timeoutMs),
     maxInflightMs: smallest(applying.map(({ maxInflightMs }) => maxInflightMs)),
+    deniedStatus: scheduler.deniedStatus,
     defaulted: [...defaulted],
   };
 }

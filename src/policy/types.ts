@@ -40,8 +40,8 @@ export interface Scheduler {
   readonly default: WorkloadParameters;
   /** How long before the caller's own deadline waiting ends, in milliseconds. */
   readonly deadlineMarginMs: number;
-  /** HTTP status of the answer to a request that waited too long; 503 in Aperture. */
-  readonly deniedStatus: number;
+  /** HTTP status of the answer to a request that waited too long, where the policy names one. */
+  readonly deniedStatus?: number;
 }
 
 /** One parsed values file. Frozen. */
@@ -95,6 +95,8 @@ export interface Schedule {
   readonly queueTimeoutMs: number | undefined;
   /** The smallest of the applying policies', in milliseconds. */
   readonly maxInflightMs: number | undefined;
+  /** HTTP status for one that waited too long; that of `queue_timeout` when undefined. */
+  readonly deniedStatus: number | undefined;
   /** Label keys that a policy asked for and the request lacks; each fell back to its default. */
   readonly defaulted: readonly string[];
 }

@@ -39,6 +39,54 @@ test('a submit that comes after its record is forgotten is refused, not run agai
   });
 });
 
+test('renew, sweep, cancel and configure may be repeated: the second time changes nothing', async () => {
+  const world = await prompting(1);
+  const running = await world.add(prompt);
+  await world.add(prompt);
+  await world.admission.begin(world.holder(running), 'worker-gpu');
+  const steps = [
+    () => world.admission.renew([world.holder(running)]),
+    () => world.admission.sweep({ id: 'g1', kind: 'gateway' }),
+    () => world.admission.cancel(running, 'x'),
+    () => world.pool('gpu', 1),
+    () => world.policies(policyDocument({ max: 10 })),
+  ];
+  const hashes = [
+    'meta',
+    'requests',
+    'in_flight',
+    'limits',
+    'tree',
+    'fair',
+    'replicas',
+    'policies',
+  ];
+  const state = async () => {
+    const read = hashes.map((name) => world.redis.hgetall(domainKey(world.domain, name)));
+    // Lua writes the fields of a record in any order.
+    const parsed = (await Promise.all(read)).map((hash) =>
+      Object.entries(hash).map(([field, text]) => [
+        field,
+        text[0] === '{' ? JSON.parse(text) : text,
+      ]),
+    );
+    const timers = await world.redis.zrange(
+      domainKey(world.domain, 'timers'),
+      '0',
+      '-1',
+      'WITHSCORES',
+    );
+    return [parsed.map((fields) => Object.fromEntries(fields)), timers];
+  };
+  for (const step of steps) {
+    await step();
+    const once = await state();
+    await step();
+    expect(await state()).toEqual(once);
+    await world.check();
+  }
+});
+
 test('begin lets one delivery of an attempt through and no other', async () => {
   const world = await prompting(4);
   const id = await world.add(prompt);

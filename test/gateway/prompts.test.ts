@@ -144,6 +144,32 @@ test('who waits too long gets queue_timeout, and does not run later', async () =
   expect(world.simulator.state().started).toBe(1);
 });
 
+test('a policy may name the status for who waits too long; a limit on tokens is kept', async () => {
+  const policy = policyValues(1) as { policy: { concurrency_scheduler: { scheduler: object } } };
+  const scheduler = policy.policy.concurrency_scheduler.scheduler;
+  Object.assign(scheduler, { denied_response_status_code: 503 });
+  const world = await newWorld({ config: { policies: [policy], limits: { tokens: 1_000 } } });
+  const running = await hang(world);
+  const headers = { 'Sluice-Timeout-Ms': '60' };
+  const denied = await world.post('/v1/chat/completions', chat, { headers });
+  await expectRefusal(denied, 'openai', { status: 503, code: 'queue_timeout' });
+  const costly = await world.post('/v1/chat/completions', { ...chat, max_tokens: 5_000 });
+  const refusal = { status: 400, code: 'invalid_request', param: 'tokens' };
+  await expectRefusal(costly, 'openai', refusal);
+  running.leave();
+  await world.idle();
+});
+
+test('a prompt that a replica cannot stomach does not take the replica out of the pool', async () => {
+  const world = await newWorld({ replicas: 2 });
+  await world.simulator.setFault({ mode: 'error', count: 3 });
+  const poison = await world.post('/v1/chat/completions', chat);
+  await expectRefusal(poison, 'openai', { status: 502, code: 'upstream_failed' });
+  const { replicas } = await world.view();
+  expect(replicas.map(({ down_until }) => down_until)).toEqual([undefined, undefined]);
+  expect((await world.post('/v1/chat/completions', chat)).status).toBe(200);
+});
+
 test('a full queue refuses at once', async () => {
   const world = await newWorld({ max: 1, config: { limits: { waiting: 1 } } });
   const running = await hang(world);

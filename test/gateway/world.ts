@@ -153,7 +153,6 @@ async function worldConfig(replicaUrl: string, options: WorldOptions): Promise<C
   return await configOf({
     port: 0,
     domain: name,
-    // BullMQ's queues are named by the pool alone.
     pools: { [name]: { replicas } },
     models: { mistral: { pool: name, control_point: 'mistral-prompt' } },
     policies: [policyValues(options.max ?? 4)],

@@ -50,7 +50,6 @@ policy:
       workloads: [],
       default: { priority: 1 },
       deadlineMarginMs: 10,
-      deniedStatus: 503,
     },
   });
   expect(policy.version).toMatch(/^[0-9a-f]{16}$/);
