@@ -41,11 +41,14 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
   /** `path` is a field of the file (`pools.mistral.replicas[0].url`) or an environment variable. */
   readonly problems: readonly Problem[];
+  /** The policies that could be read all the same, so that their problems can be told as well. */
+  readonly policies: readonly PolicySource[];
 
-  constructor(problems: readonly Problem[]) {
+  constructor(problems: readonly Problem[], policies: readonly PolicySource[] = []) {
     const lines = problems.map(({ path, reason }) => `  ${path} ${reason}`);
     super(`the configuration is not valid:\n${lines.join('\n')}`);
     this.problems = problems;
+    this.policies = policies;
   }
 }
 
@@ -101,7 +104,7 @@ export function loadConfig(from: {
     attempts: file.attempts ?? 3,
     worker: { concurrency: readConcurrency(file, pools, broken('pools'), problems) },
   };
-  if (problems.length > 0) throw new ConfigError(problems);
+  if (problems.length > 0) throw new ConfigError(problems, config.policies);
   return deepFreeze(config);
 }
 

@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { startWorker } from '../workers/index.ts';
-import { type Config, loadConfig } from './config.ts';
+import { type Config, ConfigError, loadConfig } from './config.ts';
+import type { Problem } from './document.ts';
 import { SluiceError } from './errors.ts';
-import { startGateway } from './gateway/index.ts';
+import { readPolicies, startGateway } from './gateway/index.ts';
 import { type RedisServer, startRedisServer } from './redis-server/index.ts';
 import { type Simulator, startSimulator } from './simulator/index.ts';
 import { createLog, startOpenTelemetry } from './telemetry/index.ts';
@@ -59,8 +60,25 @@ async function together(start: (parts: Parts) => Promise<string | undefined>): P
   }
 }
 
+/** The configuration, or every problem in it and in its policies at once. */
+function readConfig(options: StartOptions): Config {
+  let problems: readonly Problem[] = [];
+  let policies: Config['policies'];
+  let config: Config | undefined;
+  try {
+    config = loadConfig({ file: options.configFile, env: options.env });
+    policies = config.policies;
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    ({ problems, policies } = error);
+  }
+  const all = [...problems, ...readPolicies(policies).problems];
+  if (config === undefined || all.length > 0) throw new ConfigError(all);
+  return config;
+}
+
 function prepare(options: StartOptions, name: string) {
-  const config = loadConfig({ file: options.configFile, env: options.env });
+  const config = readConfig(options);
   const log = createLog(config.logLevel, name);
   return { config, log };
 }

@@ -5,8 +5,9 @@
 -- Queues moved or requests admitted by one step: keeps a script call short.
 local MOVES_A_STEP = 128
 local moves = 0
--- Keys passed over in one search because an older head of theirs stands at another open gate.
-local SKIPS_A_SEARCH = 32
+-- Keys looked at in one search for the first of a workload; more than one only where keys have
+-- several queues, whose cheapest head is not their oldest.
+local KEYS_A_SEARCH = 64
 
 -- Index reads of all searches in the step; so many count as one move.
 local reads = 0
@@ -27,57 +28,62 @@ local function gates_with_units()
   return names
 end
 
--- An older head of the same key at another open gate goes first, whatever its cost: FIFO in a key.
--- Queues found blocked are moved to the gate that blocks them. Returns 'moved', 'older' or 'first'.
-local function compare_in_key(entry, gates)
+-- The oldest request of a key that may go, at the open gates. A queue found blocked moves to the
+-- gate that blocks it; then the search has to begin anew, and the second result is true.
+local function head_of_key(fair_path, gates)
+  local head
   for _, gate in ipairs(gates) do
-    if gate ~= entry.gate then
-      local queue, state = standing.leader(gate, entry.fair)
-      if queue and state.sequence < entry.sequence then
-        if limiters.first_closed(tree.path(queue).limiters) then
-          standing.put(queue, state, standing.remove(queue).seen)
-          return 'moved'
-        end
-        return 'older'
+    local queue, state = standing.oldest(gate, fair_path)
+    if queue then
+      local path = tree.path(queue)
+      if limiters.first_closed(path.limiters) then
+        standing.put(queue, state, standing.remove(queue).seen)
+        return nil, true
+      end
+      if not head or state.sequence < head.sequence then
+        head = { queue = queue, path = path, cost = state.cost, sequence = state.sequence, seen = state.seen }
       end
     end
   end
-  return 'first'
+  return head, false
 end
 
--- The eligible request of a workload that is first in the workload's order, or nil.
+local function before(a, b)
+  return a.tag < b.tag or (a.tag == b.tag and a.sequence < b.sequence)
+end
+
+-- The eligible request of a workload that is first in the workload's order, or nil. Entries are lower
+-- bounds of their keys' tags: keys are looked at in that order until the bound passes the best tag.
 local function first_of(workload, gates)
-  -- How many keys are passed over at each gate; what moves changes their places.
-  local skipped = {}
+  local best, looked_at, passed, count = nil, {}, {}, 0
   while moves < MOVES_A_STEP do
-    local best
+    local entry
     for _, gate in ipairs(gates) do
-      local entry = standing.entry(gate, workload, skipped[gate] or 0)
+      local at_gate = standing.entry(gate, workload, passed[gate] or 0)
       reads = reads + 1
-      if entry and (not best or entry.tag < best.tag
-        or (entry.tag == best.tag and entry.sequence < best.sequence)) then
-        best = entry
+      if at_gate and (not entry or before(at_gate, entry)) then
+        entry = at_gate
       end
     end
-    if not best then
-      return nil
+    if not entry or count == KEYS_A_SEARCH or (best and before(best, entry)) then
+      return best
     end
-    local queue, state = standing.leader(best.gate, best.fair)
-    local path = tree.path(queue)
-    if limiters.first_closed(path.limiters) then
-      standing.put(queue, state, standing.remove(queue).seen)
-      moves, skipped = moves + 1, {}
-    elseif standing.refile_if_stale(best.gate, path, best.tag) then
-      moves, skipped = moves + 1, {}
+    local head, moved
+    if not looked_at[entry.fair] then
+      head, moved = head_of_key(entry.fair, gates)
+    end
+    if moved or (head and standing.refile_if_stale(entry.gate, head.path, entry.tag)) then
+      moves = moves + 1
+      best, looked_at, passed, count = nil, {}, {}, 0
     else
-      local order = #gates > 1 and compare_in_key(best, gates) or 'first'
-      local skips = skipped[best.gate] or 0
-      if order == 'moved' then
-        moves, skipped = moves + 1, {}
-      elseif order == 'older' and skips < SKIPS_A_SEARCH then
-        skipped[best.gate] = skips + 1
-      else
-        return { queue = queue, path = path, cost = state.cost, sequence = state.sequence, seen = state.seen }
+      looked_at[entry.fair] = true
+      passed[entry.gate] = (passed[entry.gate] or 0) + 1
+      count = count + 1
+      if head then
+        head.tag = tree.fair(entry.fair).start + tag_units(head.cost, 1)
+        if not best or before(head, best) then
+          best = head
+        end
       end
     end
   end
@@ -131,11 +137,11 @@ local function choose(gates)
 end
 
 -- Siblings that could not run while v moved past them are parked.
-local function park_passed(before, eligible)
+local function park_passed(v_before, eligible)
   for path, node in pairs(tree.inner()) do
     if path ~= ROOT and node.waiting > 0 and not eligible[path] then
       local parent = tree.node(path:match('^([^/]+)/') or ROOT)
-      if parent.v > (before[parent.path] or parent.v) then
+      if parent.v > (v_before[parent.path] or parent.v) then
         node.parked = true
       end
     end
@@ -196,11 +202,10 @@ local function admit()
       local first, eligible = choose(gates)
       -- A search that ran into the bound has not seen everyone: its choice does not count.
       if first and moves < MOVES_A_STEP then
-        local before = {
-          [ROOT] = tree.node(ROOT).v, [first.path.policy] = tree.node(first.path.policy).v,
-        }
+        local policy = first.path.policy
+        local v_before = { [ROOT] = tree.node(ROOT).v, [policy] = tree.node(policy).v }
         take(first)
-        park_passed(before, eligible)
+        park_passed(v_before, eligible)
         moves = moves + 1
       elseif moves < MOVES_A_STEP then
         -- Nobody at these gates may go.

@@ -1,13 +1,15 @@
 -- Where queues stand. Every queue with requests stands at exactly one gate: a limiter of its own,
--- if possible one without a free unit. Two kinds of entries, in one lex zset:
---   'q gate key sequence queue'       the queues of a fairness key at a gate, oldest head first
---   'k gate workload tag sequence key'  the keys of a workload at a gate, smallest tag first; the
---                                       tag is that of the key's oldest head at this gate
+-- if possible one without a free unit. Three kinds of entries, in one lex zset:
+--   'q gate key sequence queue'         the queues of a fairness key at a gate, oldest head first
+--   'c gate key cost sequence queue'    the same, cheapest head first
+--   'k gate workload tag sequence key'  the keys of a workload at a gate, smallest tag first. The
+--                                       tag is that of the key's cheapest head at this gate: never
+--                                       larger than the tag of the head that is to go first.
 -- Invariant after each step: no queue stands at a gate with a free unit, unless the gate is in
 -- `due`. So nothing has to move when a limit closes or opens: a closed gate is not looked at.
 --
 -- queues[queue] = 'gate sequence cost tag seen': its head, the tag its key is filed with when this
--- head leads it (-1 before), and the workload's v at the time this request became the head.
+-- head is the cheapest (-1 before), and the workload's v at the time this request became the head.
 
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
@@ -29,14 +31,18 @@ local function save_state(queue, s)
     string.format('%s %.0f %.0f %.0f %.0f', s.gate, s.sequence, s.cost, s.tag, s.seen))
 end
 
--- The oldest queue of a key at a gate, and its state.
-function standing.leader(gate, fair_path)
-  local first = lex_range(key.standing, 'q ' .. gate .. ' ' .. fair_path, 0, 1)[1]
+local function first_queue(kind, gate, fair_path)
+  local first = lex_range(key.standing, kind .. ' ' .. gate .. ' ' .. fair_path, 0, 1)[1]
   if not first then
     return nil
   end
   local queue = first:match('(%S+)$')
   return queue, queue_state(queue)
+end
+
+-- The queue of a key at a gate that has the oldest head, and its state.
+function standing.oldest(gate, fair_path)
+  return first_queue('q', gate, fair_path)
 end
 
 local function key_entry(gate, path, state)
@@ -45,15 +51,15 @@ end
 
 -- Takes the key's entry away from a gate, before anything about its queues there changes ...
 local function lift(gate, path)
-  local queue, state = standing.leader(gate, path.fair)
+  local queue, state = first_queue('c', gate, path.fair)
   if queue then
     redis.call('ZREM', key.standing, key_entry(gate, path, state))
   end
 end
 
--- ... and files it again by its oldest head there.
+-- ... and files it again by its cheapest head there.
 local function file(gate, path)
-  local queue, state = standing.leader(gate, path.fair)
+  local queue, state = first_queue('c', gate, path.fair)
   if not queue then
     return
   end
@@ -65,8 +71,10 @@ local function file(gate, path)
   redis.call('ZADD', key.standing, 0, key_entry(gate, path, state))
 end
 
-local function queue_entry(queue, path, state)
-  return string.format('q %s %s %s %s', state.gate, path.fair, pad_sequence(state.sequence), queue)
+local function queue_entries(queue, path, state)
+  local sequence = pad_sequence(state.sequence)
+  return string.format('q %s %s %s %s', state.gate, path.fair, sequence, queue),
+    string.format('c %s %s %s %s %s', state.gate, path.fair, pad_sequence(state.cost), sequence, queue)
 end
 
 -- Takes a queue away from its gate. Returns what it was.
@@ -77,7 +85,7 @@ function standing.remove(queue)
   end
   local path = tree.path(queue)
   lift(state.gate, path)
-  redis.call('ZREM', key.standing, queue_entry(queue, path, state))
+  redis.call('ZREM', key.standing, queue_entries(queue, path, state))
   redis.call('HDEL', key.queues, queue)
   file(state.gate, path)
   return state
@@ -98,7 +106,8 @@ function standing.put(queue, head, seen)
     seen = seen or tree.node(path.workload).v,
   }
   save_state(queue, state)
-  redis.call('ZADD', key.standing, 0, queue_entry(queue, path, state))
+  local by_age, by_cost = queue_entries(queue, path, state)
+  redis.call('ZADD', key.standing, 0, by_age, 0, by_cost)
   file(gate, path)
 end
 
@@ -115,7 +124,7 @@ end
 -- The key's entry at a gate is out of date when the key was admitted through another gate since:
 -- its true tag is then larger. Files it again and says so.
 function standing.refile_if_stale(gate, path, tag)
-  local _, state = standing.leader(gate, path.fair)
+  local _, state = first_queue('c', gate, path.fair)
   if tree.fair(path.fair).start + tag_units(state.cost, 1) == tag then
     return false
   end

@@ -6,6 +6,8 @@ import { applyConfig, PolicyBook } from './policy-book.ts';
 import { Prompts } from './prompts.ts';
 import { Waiters } from './waiters.ts';
 
+export { readPolicies } from './policy-book.ts';
+
 /** A stateless gateway: HTTP in front, Redis behind. Any number of them serve one cluster. */
 export interface RunningGateway {
   readonly id: string;

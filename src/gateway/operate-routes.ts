@@ -65,7 +65,8 @@ export function operateRoutes(
       ahead: view.ahead ?? 0,
       waits_for: view.waits_for ?? [],
       estimated_start_ms: view.estimated_start_ms ?? 0,
-      basis: 'who waits under its policy, times the mean service time, over its slots',
+      basis:
+        'who waits under its policy, times the mean service time, over the slots of policy and pool; limits per label are not in it',
     };
   });
 }

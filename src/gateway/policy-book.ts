@@ -1,5 +1,6 @@
 import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
+import type { Problem } from '../document.ts';
 import { limitsOf, type Policy, PolicyError, parsePolicy } from '../policy/index.ts';
 
 /**
@@ -42,7 +43,8 @@ export class PolicyBook {
 
 /** Brings the config's policies and replicas to Redis. Throws PolicyError with all problems of all. */
 export async function applyConfig(admission: Admission, config: Config): Promise<void> {
-  const records = readPolicies(config);
+  const { records, problems } = readPolicies(config.policies);
+  if (problems.length > 0) throw new PolicyError(problems);
   const replicas = Object.fromEntries(
     Object.entries(config.pools)
       .filter(([, pool]) => pool.replicas.length > 0)
@@ -60,9 +62,13 @@ export async function applyConfig(admission: Admission, config: Config): Promise
   await admission.configure({ policies: records, replicas });
 }
 
-function readPolicies(config: Config): PolicyRecord[] {
-  const problems: { path: string; reason: string }[] = [];
-  const records = config.policies.flatMap(({ source, document }): PolicyRecord[] => {
+/** Values files as the cluster keeps them, and every problem of those that are not valid. */
+export function readPolicies(sources: Config['policies']): {
+  readonly records: readonly PolicyRecord[];
+  readonly problems: readonly Problem[];
+} {
+  const problems: Problem[] = [];
+  const records = sources.flatMap(({ source, document }): PolicyRecord[] => {
     try {
       const policy = parsePolicy(document);
       const { name, version } = policy;
@@ -75,6 +81,5 @@ function readPolicies(config: Config): PolicyRecord[] {
       return [];
     }
   });
-  if (problems.length > 0) throw new PolicyError(problems);
-  return records;
+  return { records, problems };
 }

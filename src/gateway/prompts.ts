@@ -142,12 +142,15 @@ export class Prompts {
 
   async #submit(prompt: Prompt, id: string, owner: string | undefined): Promise<Submitted> {
     const { limits, timeouts, models } = this.#config;
-    const model = Object.hasOwn(models, prompt.model) ? models[prompt.model] : undefined;
+    // To Ollama a name without a tag means `latest`.
+    const untagged = prompt.model.replace(/:latest$/, '');
+    const known = [prompt.model, untagged].find((name) => Object.hasOwn(models, name));
+    const model = known === undefined ? undefined : models[known];
     if (!model) {
-      const known = Object.keys(models).join(', ');
+      const names = Object.keys(models).join(', ');
       throw new SluiceError(
         'unknown_model',
-        `model ${prompt.model} is not served; known: ${known}`,
+        `model ${prompt.model} is not served; known: ${names}`,
         {
           param: 'model',
         },

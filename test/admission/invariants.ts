@@ -65,7 +65,7 @@ export async function checkInvariants(redis: Redis, domain: string): Promise<voi
     ).toEqual([]);
   }
 
-  // Standing: each queue at one gate, each key at a gate filed once, by its oldest head there.
+  // Standing: each queue at one gate, each key at a gate filed once, by its cheapest head there.
   const heads = new Map<string, Stored>();
   for (const [, request] of waiting) {
     const head = heads.get(request.queue);
@@ -76,23 +76,32 @@ export async function checkInvariants(redis: Redis, domain: string): Promise<voi
   const queuesStanding = queues.map((entry) => entry.split(' ')[4] ?? '');
   expect(queuesStanding.toSorted(), 'queues that stand').toEqual([...heads.keys()].toSorted());
   expect(Object.keys(await read('queues')).toSorted()).toEqual([...heads.keys()].toSorted());
-  const keysAtGates = new Map<string, number>();
+  const cheapest = new Map<string, readonly [cost: number, sequence: number]>();
   for (const entry of queues) {
-    const [, gate, key, sequence, queue] = entry.split(' ');
-    expect(limitersOf(queue ?? '').concat('-'), `gate of ${queue}`).toContain(gate);
-    expect(Number(sequence), `head of ${queue}`).toBe(heads.get(queue ?? '')?.sequence);
+    const [, gate, key, sequence, queue = ''] = entry.split(' ');
+    expect(limitersOf(queue).concat('-'), `gate of ${queue}`).toContain(gate);
+    const head = heads.get(queue);
+    expect(Number(sequence), `head of ${queue}`).toBe(head?.sequence);
     const at = `${gate} ${key}`;
-    keysAtGates.set(
-      at,
-      Math.min(keysAtGates.get(at) ?? Number.POSITIVE_INFINITY, Number(sequence)),
-    );
+    const [cost, oldest] = cheapest.get(at) ?? [Number.POSITIVE_INFINITY, 0];
+    if (!head || head.cost > cost || (head.cost === cost && head.sequence > oldest)) continue;
+    cheapest.set(at, [head.cost, head.sequence]);
   }
+  const byCost = standing
+    .filter((entry) => entry.startsWith('c '))
+    .map((entry) => entry.split(' '));
+  const expected = [...heads.values()].map(({ queue, cost }) => `${cost} ${queue}`);
+  expect(byCost.map(([, , , cost, , queue]) => `${Number(cost)} ${queue}`).toSorted()).toEqual(
+    expected.toSorted(),
+  );
   const filed = standing
     .filter((entry) => entry.startsWith('k '))
     .map((entry) => entry.split(' '))
     .map(([, gate, , , sequence, key]) => [`${gate} ${key}`, Number(sequence)] as const);
-  expect(filed.length, 'keys that stand').toBe(keysAtGates.size);
-  expect(new Map(filed), 'keys that stand').toEqual(keysAtGates);
+  expect(filed.length, 'keys that stand').toBe(cheapest.size);
+  expect(new Map(filed), 'keys that stand').toEqual(
+    new Map([...cheapest].map(([at, [, sequence]]) => [at, sequence])),
+  );
 
   // The tree counts what waits and what is held, at every level.
   const counts = new Map<string, [number, number]>();

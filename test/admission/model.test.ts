@@ -18,6 +18,8 @@ type Op =
       policy: 0 | 1;
       workload: number;
       key: number;
+      label: number;
+      pool: boolean;
       cost: number;
     }
   | { do: 'end'; pick: number; tokens: number | undefined }
@@ -35,7 +37,9 @@ const op: fc.Arbitrary<Op> = fc.oneof(
       // Mostly one policy and two workloads, so that there is something to choose from.
       policy: fc.constantFrom(0 as const, 0 as const, 0 as const, 1 as const),
       workload: fc.constantFrom(0, 0, 0, 1, 1, 2),
-      key: fc.nat(4),
+      key: fc.nat(2),
+      label: fc.nat(2),
+      pool: fc.boolean(),
       cost: fc.constantFrom(1, 7, 100, 100, 150, 1_000, 10_000_000),
     }),
   },
@@ -58,16 +62,15 @@ const op: fc.Arbitrary<Op> = fc.oneof(
   },
 );
 
-/**
- * The queue of a submit: some need one limiter, some three. Each fairness key has one queue: where it
- * has several, a blocked oldest head hides a cheaper one behind it (docs/decisions/0001).
- */
+/** The queue of a submit: some need one limiter, some three; a fairness key has up to six queues. */
 function queueOf(submit: Extract<Op, { do: 'submit' }>): string {
   const policy = `p${submit.policy}`;
-  const value = submit.key % 3;
-  const label = submit.policy === 0 ? `p0.user=u${value}` : `p1.team=t${value}`;
-  const pool = submit.key > 1;
-  const limiters = [...(value < 2 ? [label] : []), ...(pool ? ['pool:gpu'] : []), policy];
+  const label = submit.policy === 0 ? `p0.user=u${submit.label}` : `p1.team=t${submit.label}`;
+  const limiters = [
+    ...(submit.label < 2 ? [label] : []),
+    ...(submit.pool ? ['pool:gpu'] : []),
+    policy,
+  ];
   return `${policy}/${workloads[submit.workload]}/k${submit.key}/${limiters.join(',')}`;
 }
 
