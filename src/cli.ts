@@ -13,7 +13,7 @@ import { createLog } from './telemetry/index.ts';
 const env = processEnvironment();
 const program = new Command('sluice')
   .description(
-    'A scheduler for self-hosted LLM prompts: one fair order and one set of limits for a whole\n' +
+    'A scheduler for self-hosted LLM prompts: one fair order and one set of limits for a whole ' +
       'cluster of gateways and workers, kept in Redis.',
   )
   .version(version())
@@ -21,6 +21,8 @@ const program = new Command('sluice')
   .addHelpText(
     'after',
     `
+In a clone, \`sluice\` is \`npm run sluice --\`.
+
 Try it on one machine:
   $ sluice dev
 
