@@ -88,6 +88,7 @@ const rules: { name: string; rule: Rule; bad: File[]; good: File[] }[] = [
   {
     name: 'Every test runs',
     rule: skipsNoTest,
+    // Texts for the rule to find, not tests of ours.
     bad: [
       { path: 'test/a.test.ts', text: "test.only('a', () => {});" },
       { path: 'test/policy/a.test.ts', text: "\ndescribe.skip('a', () => {});" },

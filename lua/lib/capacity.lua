@@ -83,7 +83,7 @@ function capacity.choose(pool, not_this)
   return best_id, best
 end
 
--- A replica that failed before it answered is left alone for a while.
+-- A replica that cannot serve anybody now (no answer, or 502, 503, 504) is left alone for a while.
 function capacity.mark_down(id, for_ms)
   local stored = redis.call('HGET', key.replicas, id)
   if stored then

@@ -13,7 +13,8 @@
 --
 -- A child with head cost l and weight w has the finish tag start + l / w. The smallest eligible
 -- tag is admitted; then v = max(v, tag). Tags are integers, 1/1000 token. Root, policies and
--- workloads are few and read as a whole; fairness keys are many and read one by one.
+-- workloads are few (tree.fold sees to it) and read as a whole; fairness keys are many and read one
+-- by one.
 
 local tree = {}
 local ROOT = '.'
