@@ -1,19 +1,25 @@
 #!lua flags=allow-oom
 --[[
-cancel: a client is gone, or asks for it.
+cancel: clients are gone, or ask for it.
 
 KEYS, ARGV: see lib/step.lua.
-args: id, message, offer_again_ms.
-result: {status: 'cancelled'} from the queue or before its start, {status: 'cancelling'} while it
-  runs: its slots are free when its worker confirms, or its heartbeat lapses, {status: 'already',
-  state}, {status: 'unknown'}.
+args: items [{id, message}].
+result: for each item {status: 'cancelled'} from the queue or before its start, {status:
+  'cancelling'} while it runs: its slots are free when its worker confirms, or its heartbeat lapses,
+  {status: 'already', state}, {status: 'unknown'}.
 Safe to repeat.
 ]]
--- use step limiters tree standing requests admit close
+-- use step limiters buckets tree shares standing ended records requests admit close
 
-local request = requests.load(args.id)
-if request then
-  return close({ status = requests.cancel(request, args.message) })
+local results = {}
+for i, item in ipairs(args.items) do
+  local request = requests.load(item.id)
+  if request then
+    results[i] = { status = requests.cancel(request, item.message) }
+    admit()
+  else
+    local past = ended.get(item.id)
+    results[i] = { status = past and 'already' or 'unknown', state = past and past.state }
+  end
 end
-local past = requests.ended(args.id)
-return close({ status = past and 'already' or 'unknown', state = past and past.state })
+return close(results)

@@ -1,61 +1,110 @@
 --[[
-configure: new policies or replicas. Limits change in this step; leases stay.
+configure: new policies or replicas, or a policy's end. Limits change in this step; leases stay. When
+the policies put requests into other queues than before, nobody is admitted until all live requests
+are keyed anew, see rekey.lua.
 
 KEYS, ARGV: see lib/step.lua.
-args: schema; policies [text of {name, version, source, document, limits {limit key: units}}] to add
-  or replace, kept as they came (cjson would turn an empty list into an object); replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each pool named;
-  offer_again_ms. A policy with the content that it has
-  already is left alone.
-result: {status: 'configured', version, applied [names]} or {status: 'unreadable', schema}.
+args: schema; policies [text of {name, version, structure, source, document, limits {limit key: units
+  or {capacity, fill_amount, interval_ms, continuous, delay_initial_fill}}}] to add or replace, kept
+  as they came (cjson would turn an empty list into an object); a policy with the content that it
+  has already is left alone; remove (name of a policy) and at_version (it is refused when the version
+  is another by now); replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each
+  pool named.
+result: {status: 'configured', version, applied [names], rekeying (bool)}, {status: 'unreadable',
+  schema}, {status: 'unknown'} or {status: 'stale_version'} or {status: 'in_use', waiting, in_flight}
+  for a policy that cannot be removed.
 Safe to repeat: the same input changes nothing.
 ]]
--- use step limiters tree standing requests capacity admit close
+-- use step limiters buckets tree shares standing ended records requests capacity admit close
 
-local schema = redis.call('HGET', key.meta, 'schema')
+local schema = read(meta, 'schema')
 if schema and schema ~= args.schema then
   return close({ status = 'unreadable', schema = schema })
 end
-redis.call('HSET', key.meta, 'schema', args.schema)
+write(meta, 'schema', args.schema)
 
-local applied, changed = {}, {}
+local function limit_text(limit)
+  if type(limit) ~= 'table' then
+    return limit
+  end
+  return string.format('bucket %.17g %.17g %.0f %d %d', limit.capacity, limit.fill_amount, limit.interval_ms,
+    limit.continuous and 1 or 0, limit.delay_initial_fill and 1 or 0)
+end
+
+local function policy_of(name)
+  local stored = redis.call('HGET', key.policies, name)
+  return stored and cjson.decode(stored)
+end
+
+local applied, changed, restructured = {}, {}, false
+
+local function set_limits(before, after)
+  for limit_key in pairs(before) do
+    changed[limit_key] = true
+    if after[limit_key] == nil then
+      limiters.set_limit(limit_key, false)
+    end
+  end
+  for limit_key, limit in pairs(after) do
+    changed[limit_key] = true
+    limiters.set_limit(limit_key, limit_text(limit))
+  end
+end
+
+local version = tonumber(read(meta, 'version') or 0)
+
+if args.remove then
+  local before = policy_of(args.remove)
+  if not before then
+    return close({ status = 'unknown' })
+  end
+  if args.at_version ~= version then
+    return close({ status = 'stale_version', version = version })
+  end
+  local node = tree.node(args.node)
+  if node.waiting + node.held > 0 then
+    return close({ status = 'in_use', waiting = node.waiting, in_flight = node.held })
+  end
+  redis.call('HDEL', key.policies, args.remove)
+  set_limits(before.limits, {})
+  restructured = true
+  applied[1] = args.remove
+end
+
 for _, text in ipairs(args.policies or {}) do
   local policy = cjson.decode(text)
-  local stored = redis.call('HGET', key.policies, policy.name)
-  local before = stored and cjson.decode(stored)
-  local same = before and before.version == policy.version
-  if not same then
-    for limit_key in pairs(before and before.limits or {}) do
-      changed[limit_key] = true
-      if not policy.limits[limit_key] then
-        redis.call('HDEL', key.limits, limit_key)
-      end
-    end
-    for limit_key, units in pairs(policy.limits) do
-      changed[limit_key] = true
-      limiters.set_limit(limit_key, units)
-    end
+  local before = policy_of(policy.name)
+  if not before or before.version ~= policy.version then
+    restructured = restructured or not before or before.structure ~= policy.structure
+    set_limits(before and before.limits or {}, policy.limits)
     redis.call('HSET', key.policies, policy.name, text)
     applied[#applied + 1] = policy.name
   end
 end
-local version = tonumber(redis.call('HGET', key.meta, 'version') or 0)
 if #applied > 0 then
-  version = redis.call('HINCRBY', key.meta, 'version', 1)
+  version = version + 1
+  write(meta, 'version', version)
+  if restructured and redis.call('HLEN', key.requests) + redis.call('HLEN', key.held) > 0 then
+    write(meta, 'rekeying', version)
+  elseif read(meta, 'rekeying') then
+    -- Begun for an older version: it begins again.
+    write(meta, 'rekeying', version)
+  end
 end
 
-local known, named = capacity.replicas(), {}
-for pool, replicas in pairs(args.replicas or {}) do
-  for _, replica in ipairs(replicas) do
-    local before = known[replica.id]
+local named = {}
+for pool, replicas_of_pool in pairs(args.replicas or {}) do
+  for _, replica in ipairs(replicas_of_pool) do
+    local before = capacity.replicas()[replica.id]
     named[replica.id] = true
     replica.pool = pool
     replica.down_until = before and before.url == replica.url and before.down_until or nil
     capacity.save_replica(replica.id, replica)
   end
 end
-for id, replica in pairs(known) do
+for id, replica in pairs(capacity.replicas()) do
   if args.replicas and args.replicas[replica.pool] and not named[id] then
-    redis.call('HDEL', key.replicas, id)
+    capacity.drop_replica(id)
   end
 end
 if args.replicas then
@@ -64,7 +113,7 @@ end
 
 -- A limit that rose or went lets somebody go: all its gates are due, in bounded steps.
 for limit_key in pairs(changed) do
-  open[limit_key] = true
-  redis.call('SADD', key.due, 'after ' .. limit_key .. '= ' .. limit_key)
+  add_due(limit_key)
+  add_due('after ' .. limit_key .. '= ' .. limit_key)
 end
-return close({ status = 'configured', version = version, applied = applied })
+return close({ status = 'configured', version = version, applied = applied, rekeying = read(meta, 'rekeying') ~= false })

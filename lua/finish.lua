@@ -1,49 +1,78 @@
 #!lua flags=allow-oom
 --[[
-finish: a holder is done with a request. Frees its slots, settles its tokens, admits the next.
+finish: holders are done with requests. Frees their slots, settles their tokens, admits the next.
 
-KEYS, ARGV: see lib/step.lua; KEYS[21]: the stream of the request, which gets the answer.
-args: id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
+KEYS, ARGV: see lib/step.lua; from KEYS[27] on: the streams of those that have an answer.
+args: items [{id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
   'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (with
-  'retry': the replica is left alone that long), offer_again_ms.
-ARGV[3]: the answer, as it is kept in the stream; empty for none.
-result: {status: 'ended', state}, {status: 'retried' }, {status: 'already', state} for a repeat,
-  {status: 'stale'} for a holder whose lease is over.
+  'retry': the replica is left alone that long), answer (which of the answers is its own, from 1)}].
+From ARGV[3] on: the answers, as they are kept in the streams.
+result: for each item {status: 'ended', state}, {status: 'retried', state}, {status: 'already',
+  state} for a repeat, {status: 'stale', state} for a holder whose lease is over.
 Safe to repeat: the first one ends the request; tokens settle once.
 ]]
--- use step limiters tree standing requests capacity admit estimate close
+-- use step limiters buckets tree shares standing ended records requests capacity admit estimate close
 
-local request = requests.load(args.id)
-if not request then
-  local past = requests.ended(args.id)
-  return close({ status = past and 'already' or 'stale', state = past and past.state })
-end
-local holds = request.state == 'running' and request.attempt == args.attempt and request.token == args.token
-if request.kind == 'flow' then
-  holds = request.state == 'admitted'
-end
-if not holds or request.end_by <= now_ms or (request.lease_until or math.huge) <= now_ms then
-  return close({ status = 'stale', state = request.state })
-end
-
-if args.outcome == 'retry' then
-  request.failed_on = request.replica
+local function retry(request, item)
   local failed_on = request.replica
-  requests.retry(request, args.code, args.message)
-  if failed_on and args.replica_down_ms then
-    capacity.mark_down(failed_on, args.replica_down_ms)
+  request.failed_on = failed_on
+  requests.retry(request, item.code, item.message)
+  if failed_on and item.replica_down_ms then
+    capacity.mark_down(failed_on, item.replica_down_ms)
   end
-  local still = requests.load(args.id)
-  return close({ status = still and 'retried' or 'ended', state = still and still.state or requests.ended(args.id).state })
+  local still = requests.load(item.id)
+  return { status = still and 'retried' or 'ended', state = still and still.state or ended.get(item.id).state }
 end
 
-local answer = ARGV[3] or ''
-if #answer > 0 then
-  redis.call('XADD', KEYS[21], '*', 'type', 'answer', 'data', answer)
-  redis.call('PEXPIRE', KEYS[21], request.keep_ms)
+local function finish(item)
+  local request = requests.load(item.id)
+  if not request then
+    local past = ended.get(item.id)
+    return { status = past and 'already' or 'stale', state = past and past.state }
+  end
+  local holds = request.state == 'admitted'
+  if request.pool then
+    holds = request.state == 'running' and request.attempt == item.attempt and request.token == item.token
+  end
+  if not holds or request.end_by <= now_ms or (request.lease_until or math.huge) <= now_ms then
+    return { status = 'stale', state = request.state }
+  end
+  if item.outcome == 'retry' then
+    return retry(request, item)
+  end
+  if item.answer then
+    local stream = KEYS[FIRST_OWN_KEY + item.answer - 1]
+    redis.call('XADD', stream, '*', 'type', 'answer', 'data', ARGV[2 + item.answer])
+    redis.call('PEXPIRE', stream, ended.keep_ms(request))
+  end
+  if item.outcome == 'done' then
+    estimate.served(now_ms - request.admitted_at)
+  end
+  requests.finish(request, { state = item.outcome, code = item.code, message = item.message, tokens = item.tokens })
+  return { status = 'ended', state = item.outcome }
 end
-if args.outcome == 'done' then
-  estimate.served(now_ms - request.admitted_at)
+
+local ids, queues, names = {}, {}, {}
+for i, item in ipairs(args.items) do
+  ids[i] = item.id
 end
-requests.finish(request, { state = args.outcome, code = args.code, message = args.message, tokens = args.tokens })
-return close({ status = 'ended', state = args.outcome })
+requests.fetch(ids)
+for _, id in ipairs(ids) do
+  local request = requests.load(id)
+  if request then
+    queues[#queues + 1] = request.queue
+    for _, name in ipairs(tree.path(request.queue).limiters) do
+      names[#names + 1] = name
+    end
+  end
+end
+limiters.fetch(names)
+buckets.fetch(names)
+tree.fetch(queues)
+
+local results = {}
+for i, item in ipairs(args.items) do
+  results[i] = finish(item)
+  admit()
+end
+return close(results)

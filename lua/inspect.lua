@@ -2,12 +2,19 @@
 inspect: read-only, for people and for gateways that read again what they may have missed.
 
 KEYS, ARGV: see lib/step.lua.
-args: what 'request' (id) | 'live' (ids) | 'policies' | 'domain'.
-result: live {ids} those that have not ended; request {found, request, ended, position, ahead, estimated_start_ms, waits_for}; policies
-  {version, policies: [JSON]}; domain {limits, in_flight, nodes, waiting, body_bytes, replicas, members}.
+args: what 'request' (id) | 'live' (ids) | 'page' (hash 'held' or 'requests', cursor, count) |
+  'policies' | 'domain'.
+result: live {ids} those that have not ended; request {request, ended, position, ahead,
+  estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids], refill_ms}]}; page
+  {cursor, requests [{id, control_point, labels, pool, cost, queue, state}]}; policies {version,
+  rekeying, policies: [JSON]}; domain {limits, in_flight, nodes, waiting, body_bytes, replicas, members}.
 Changes nothing.
 ]]
--- use step limiters tree standing requests capacity admit estimate
+-- use step limiters buckets tree shares standing ended records requests capacity admit estimate
+
+-- Holders looked at, and named, for one limiter.
+local HOLDERS_SEEN = 512
+local HOLDERS_NAMED = 16
 
 local function answer(result)
   return cjson.encode({ now = now_ms, result = result })
@@ -21,31 +28,94 @@ local function pairs_of(hash)
   return list
 end
 
+-- Live requests of a page of a hash.
+local function page_of(hash, cursor, count)
+  local page, list = redis.call('HSCAN', key[hash], cursor, 'COUNT', count), {}
+  for i = 1, #page[2], 2 do
+    list[#list + 1] = requests.load(page[2][i])
+  end
+  return page[1], list
+end
+
+local function holders_of(names)
+  local held_by = {}
+  local _, held = page_of('held', '0', HOLDERS_SEEN)
+  for _, request in ipairs(held) do
+    for _, name in ipairs(tree.path(request.queue).limiters) do
+      local list = names[name] and (held_by[name] or {})
+      if list and #list < HOLDERS_NAMED then
+        list[#list + 1] = request.id
+        held_by[name] = list
+      end
+    end
+  end
+  return held_by
+end
+
+-- The limits that keep a waiting request from going, and who holds them.
+local function waits_for(request)
+  local list, slots = {}, {}
+  for _, name in ipairs(tree.path(request.queue).limiters) do
+    local limiter = limiters.get(name)
+    local refill_ms = limiter.bucket and buckets.ms_until(limiter, request.cost)
+    if limiter.bucket and (refill_ms ~= 0 or not limiters.is_open(name)) then
+      list[#list + 1] = {
+        limiter = name, limit = limiter.bucket.capacity, tokens = buckets.tokens(limiter), refill_ms = refill_ms,
+        held_for = buckets.held_for(limiter) ~= '-' and buckets.held_for(limiter) or nil,
+      }
+    elseif not limiters.is_open(name) then
+      slots[name] = { limiter = name, limit = limiter.limit, in_flight = limiter.taken }
+      list[#list + 1] = slots[name]
+    end
+  end
+  local held_by = next(slots) and holders_of(slots) or {}
+  for name, entry in pairs(slots) do
+    entry.held_by = held_by[name]
+  end
+  return list
+end
+
+local function plain(request)
+  return {
+    id = request.id, control_point = request.control_point, labels = request.labels, pool = request.pool,
+    cost = request.cost, queue = request.queue, state = request.state,
+  }
+end
+
 if args.what == 'request' then
   local request = requests.load(args.id)
   if not request then
-    return answer({ ended = requests.ended(args.id) })
+    local past = ended.get(args.id)
+    return answer({ ended = past and requests.past(past) })
   end
-  local result = { request = request }
+  local result = {}
   if request.state == 'waiting' then
-    local waits_for = {}
-    for _, name in ipairs(tree.path(request.queue).limiters) do
-      if limiters.free(name) <= 0 then
-        waits_for[#waits_for + 1] = { limiter = name, limit = limiters.limit(name), in_flight = limiters.taken(name) }
-      end
-    end
     result.position = estimate.position(request)
     result.ahead = estimate.ahead(request.queue)
-    result.estimated_start_ms = estimate.wait_ms(request.queue, result.ahead)
-    result.waits_for = #waits_for > 0 and waits_for or nil
+    result.estimated_start_ms = estimate.wait_ms(request.queue, request.cost, result.position, result.ahead)
+    local list = waits_for(request)
+    result.waits_for = #list > 0 and list or nil
   end
+  request.stored_in, request.id, request.text = nil, nil, nil
+  request.created_at, request.admitted_at = tonumber(request.created_at), tonumber(request.admitted_at)
+  request.kind = request.pool and 'prompt' or 'flow'
+  result.request = request
   return answer(result)
 end
 
+if args.what == 'page' then
+  local cursor, list = page_of(args.hash, args.cursor, args.count)
+  for i, request in ipairs(list) do
+    list[i] = plain(request)
+  end
+  return answer({ cursor = cursor, requests = list })
+end
+
 if args.what == 'live' then
+  requests.fetch(args.ids)
   local live = {}
   for _, id in ipairs(args.ids) do
-    if redis.call('HEXISTS', key.requests, id) == 1 then
+    if requests.load(id) then
       live[#live + 1] = id
     end
   end
@@ -54,23 +124,28 @@ end
 
 if args.what == 'policies' then
   return answer({
-    version = tonumber(redis.call('HGET', key.meta, 'version') or 0),
-    schema = redis.call('HGET', key.meta, 'schema') or nil,
+    version = tonumber(read(meta, 'version') or 0),
+    schema = read(meta, 'schema') or nil,
+    rekeying = tonumber(read(meta, 'rekeying') or nil),
     policies = redis.call('HVALS', key.policies),
   })
 end
 
 local nodes = {}
 for path, node in pairs(tree.inner()) do
-  nodes[#nodes + 1] = { path = path, waiting = node.waiting, in_flight = node.held, v = string.format('%.0f', node.v) }
+  nodes[#nodes + 1] = {
+    path = path, waiting = node.waiting, in_flight = node.held, v = string.format('%.0f', node.v),
+    start = string.format('%.0f', node.start), parked = node.parked,
+  }
 end
 return answer({
   limits = pairs_of(key.limits),
   in_flight = pairs_of(key.in_flight),
   nodes = nodes,
-  waiting = redis.call('ZCARD', key.waiting),
-  live = redis.call('HLEN', key.requests),
-  body_bytes = tonumber(redis.call('HGET', key.meta, 'body_bytes') or 0),
+  lengths = pairs_of(key.lengths),
+  waiting = redis.call('HLEN', key.requests),
+  live = redis.call('HLEN', key.requests) + redis.call('HLEN', key.held),
+  body_bytes = tonumber(read(meta, 'body_bytes') or 0),
   replicas = pairs_of(key.replicas),
   members = pairs_of(key.members),
 })

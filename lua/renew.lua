@@ -4,11 +4,11 @@ renew: the heartbeat of what a worker runs.
 
 KEYS, ARGV: see lib/step.lua.
 args: items [{id, attempt, token}], heartbeat_ms.
-result: {items: [{id, status}]}: 'kept', 'abort' (kept, but its client wants it ended), 'lost' (the
-  lease is over or somebody else's: stop at once, nothing the holder says is heard any more).
+result: for each item {id, status: 'kept' | 'abort' (kept, but its client wants it ended) | 'lost'
+  (the lease is over or somebody else's: stop at once, nothing the holder says is heard any more)}.
 Safe to repeat: only moves lease_until, never past end_by.
 ]]
--- use step limiters tree standing requests admit close
+-- use step limiters buckets tree shares standing ended records requests admit close
 
 local answers = {}
 for _, item in ipairs(args.items) do
@@ -23,4 +23,4 @@ for _, item in ipairs(args.items) do
   end
   answers[#answers + 1] = { id = item.id, status = status }
 end
-return close({ items = answers })
+return close(answers)

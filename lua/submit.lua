@@ -1,73 +1,143 @@
 --[[
-submit: a request arrives. Rejects it at once, or queues it, and admits what may go.
+submit: requests arrive. Rejects each at once, or queues it, and admits what may go.
 
 KEYS, ARGV: see lib/step.lua.
-args: id, id_time (ms, when the id was made), id_age_ms (an unknown id older than this is not new),
-  version (of the policies the schedule was computed with), kind 'prompt' | 'flow', control_point,
-  labels, queue (policy/workload@weight/fairness key/limiters), cost (tokens), pool (prompts),
-  owner (gateway that ends with it, absent for jobs), timeout_ms (in the queue), max_inflight_ms,
-  keep_ms (its record after the end, at least id_age_ms), begin_ms, offer_again_ms, max_attempts,
-  body_limit (bytes of all bodies), waiting_limit (requests).
-ARGV[3]: what the replica is sent.
-result: {status: 'accepted', state, position, ahead, estimated_start_ms}, {status: 'known', state}
-  for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason: 'queue_full' |
-  'queue_timeout' | 'stale_id', retry_after_ms}.
+args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of all bodies),
+  waiting_limit (requests); items, each a list [id, id_time (ms, when the id was made), version (of the policies
+  the schedule was computed with), text (the first line of its record, see lib/requests.lua),
+  length_limit, workload_length_limit (requests that may wait at its control point, in its workload;
+  -1 for no limit)].
+From ARGV[3] on: for each item what the replica is sent, '' for nothing.
+result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
+  'known', state} for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason:
+  'queue_full' | 'queue_timeout' | 'stale_id' | 'rate_limited' | 'over_capacity', retry_after_ms, limiter}.
+  A request that is rejected has used nothing.
 Safe to repeat: a live or remembered id is only reported; an id that is older than records are kept
 is refused, so a late repeat never runs twice.
 ]]
--- use step limiters tree standing requests capacity admit estimate close
+-- use step limiters buckets tree shares standing ended records requests capacity admit estimate close
 
-local function reject(reason, retry_after_ms)
-  return close({ status = 'rejected', reason = reason, retry_after_ms = retry_after_ms })
-end
+local version = tonumber(read(meta, 'version') or 0)
 
-local live = requests.load(args.id)
-if live then
-  return close({ status = 'known', state = live.state })
-end
-local past = requests.ended(args.id)
-if past then
-  return close({ status = 'known', state = past.state })
-end
-if args.id_time < now_ms - args.id_age_ms then
-  return reject('stale_id')
-end
-local version = tonumber(redis.call('HGET', key.meta, 'version') or 0)
-if args.version ~= version then
-  return close({ status = 'stale_version', version = version })
-end
-if args.timeout_ms <= 0 then
-  return reject('queue_timeout', 1000)
-end
-local body = ARGV[3] or ''
-local held_bytes = tonumber(redis.call('HGET', key.meta, 'body_bytes') or 0)
-if redis.call('ZCARD', key.waiting) >= args.waiting_limit or held_bytes + #body > args.body_limit then
-  return reject('queue_full', estimate.wait_ms(args.queue, 1))
+local function reject(reason, retry_after_ms, limiter)
+  return { status = 'rejected', reason = reason, retry_after_ms = retry_after_ms, limiter = limiter }
 end
 
-local queue = tree.fold(args.queue)
-local request = {
-  id = args.id, kind = args.kind, control_point = args.control_point, labels = args.labels,
-  queue = queue, cost = args.cost, pool = args.pool, owner = args.owner,
-  created_at = now_ms, deadline = now_ms + args.timeout_ms, max_inflight_ms = args.max_inflight_ms,
-  keep_ms = math.max(args.keep_ms, args.id_age_ms), begin_ms = args.begin_ms, max_attempts = args.max_attempts,
-  version = args.version, sequence = redis.call('HINCRBY', key.meta, 'sequence', 1),
-}
-if #body > 0 then
-  request.bytes = #body
-  redis.call('HSET', key.bodies, request.id, body)
-  redis.call('HINCRBY', key.meta, 'body_bytes', #body)
+-- Whether the rate limits and quotas it needs can pay, in an answer of reject, or nil when they can.
+local function check_buckets(request)
+  local retry_after_ms, by = 0, nil
+  for name, tokens in requests.rates(request) do
+    local limiter = limiters.get(name)
+    if limiter.bucket then
+      local ms = buckets.ms_until(limiter, tonumber(tokens))
+      if not ms then
+        return reject('over_capacity', nil, name)
+      elseif ms > retry_after_ms then
+        retry_after_ms, by = ms, name
+      end
+    end
+  end
+  if by then
+    return reject('rate_limited', retry_after_ms, by)
+  end
+  for _, name in ipairs(tree.path(request.queue).limiters) do
+    local bucket = limiters.get(name).bucket
+    if bucket and request.cost > bucket.capacity then
+      return reject('over_capacity', nil, name)
+    end
+  end
+  return nil
 end
-if request.owner then
-  redis.call('ZADD', key.owned, 0, request.owner .. ' ' .. request.id)
+
+local function is_full(request, body, length_limit, workload_length_limit)
+  local path = tree.path(request.queue)
+  local function over(limit, length)
+    -- Where nobody may wait, one that can go at once is welcome.
+    return limit >= 0 and length >= limit
+      and (limit > 0 or standing.has(request.queue) or limiters.first_closed(path.limiters))
+  end
+  return tree.node(ROOT).waiting >= args.waiting_limit
+    or (#body > 0 and tonumber(read(meta, 'body_bytes') or 0) + #body > args.body_limit)
+    or over(length_limit, requests.length(request.control_point))
+    or over(workload_length_limit, tree.node(path.workload).waiting)
 end
-requests.enqueue(request)
-admit()
-local current = requests.load(request.id)
-local result = { status = 'accepted', state = current.state }
-if current.state == 'waiting' then
-  result.position = estimate.position(current)
-  result.ahead = estimate.ahead(current.queue)
-  result.estimated_start_ms = estimate.wait_ms(current.queue, result.ahead)
+
+local ADMITTED = { status = 'accepted', state = 'admitted' }
+
+local function submit(item, request, body)
+  local id, id_time, version_used, _, length_limit, workload_length_limit = unpack(item)
+  local live = requests.load(id)
+  if live then
+    return { status = 'known', state = live.state }
+  end
+  local past = ended.get(id, request.job)
+  if past then
+    return { status = 'known', state = past.state }
+  end
+  if id_time < now_ms - args.id_age_ms then
+    return reject('stale_id')
+  end
+  if version_used ~= version then
+    return { status = 'stale_version', version = version }
+  end
+  if request.timeout_ms <= 0 then
+    return reject('queue_timeout', 1000)
+  end
+  local queue = tree.fold(request.queue)
+  if queue ~= request.queue then
+    requests.set_queue(request, queue)
+  end
+  if is_full(request, body, length_limit, workload_length_limit) then
+    return reject('queue_full', estimate.wait_ms(queue, request.cost, 1, 1))
+  end
+  local refusal = check_buckets(request)
+  if refusal then
+    return refusal
+  end
+
+  request.sequence = tonumber(read(meta, 'sequence') or 0) + 1
+  write(meta, 'sequence', request.sequence)
+  request.created_at, request.deadline = now_text, now_ms + request.timeout_ms
+  requests.keep_body(request, body)
+  requests.charge_rates(request, 1)
+  submitting = request
+  arrive(request)
+  submitting = nil
+  if request.state == 'admitted' then
+    return ADMITTED
+  end
+  local position, ahead = estimate.position(request), estimate.ahead(queue)
+  return {
+    status = 'accepted', state = request.state, position = position, ahead = ahead,
+    estimated_start_ms = estimate.wait_ms(queue, request.cost, position, ahead),
+  }
 end
-return close(result)
+
+local list, ids, jobs, queues, names = {}, {}, {}, {}, {}
+for i, item in ipairs(args.items) do
+  local id = item[1]
+  local request = requests.parse(id, item[4])
+  list[i], ids[i], queues[i] = request, id, request.queue
+  if request.job then
+    jobs[#jobs + 1] = id
+  end
+  for _, name in ipairs(tree.path(request.queue).limiters) do
+    names[#names + 1] = name
+  end
+  for name in requests.rates(request) do
+    names[#names + 1] = name
+  end
+end
+requests.fetch(ids)
+ended.fetch(ids, false)
+ended.fetch(jobs, true)
+limiters.fetch(names)
+buckets.fetch(names)
+tree.fetch(queues)
+standing.fetch(queues)
+
+local results = {}
+for i, item in ipairs(args.items) do
+  results[i] = submit(item, list[i], ARGV[2 + i] or '')
+end
+return close(results)

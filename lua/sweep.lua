@@ -4,24 +4,28 @@ sweep: whatever is due. Run at the exact time of the next timer by whoever knows
 by every process, which covers for one that died. Carries the caller's sign of life.
 
 KEYS, ARGV: see lib/step.lua.
-args: member {id, kind 'gateway' | 'worker', pools {pool: slots}} or absent, alive_ms, leave (bool),
-  offer_again_ms, begin_ms.
+args: member {id, kind 'gateway' | 'worker', pools {pool: slots}} or absent, alive_ms, leave (bool).
 result: {swept, joined (bool: the member was not known, so what it owned may be gone)}.
 Safe to repeat: everything it does depends on the clock alone. Bounded; the rest is due at once.
 ]]
--- use step limiters tree standing requests capacity admit close
+-- use step limiters buckets tree shares standing ended records requests capacity admit close
 
 local SWEPT_A_STEP = 64
+-- Requests looked at in one step for those of a member that is gone.
+local SCANNED_A_STEP = 128
+
+ended.turn()
 
 -- When nobody has swept for long, Redis was away: nobody could give a sign of life, so nobody is
 -- taken for dead before there has been time for one.
-local swept_at = tonumber(redis.call('HGET', key.meta, 'swept_at') or now_ms)
-local grace_until = tonumber(redis.call('HGET', key.meta, 'grace_until') or 0)
+fetch(meta, { 'swept_at', 'grace_until', 'rekeying' })
+local swept_at = tonumber(read(meta, 'swept_at') or now_ms)
+local grace_until = tonumber(read(meta, 'grace_until') or 0)
 if now_ms - swept_at > args.alive_ms / 2 then
   grace_until = now_ms + args.alive_ms
-  redis.call('HSET', key.meta, 'grace_until', grace_until)
+  write(meta, 'grace_until', grace_until)
 end
-redis.call('HSET', key.meta, 'swept_at', now_ms)
+write(meta, 'swept_at', now_ms)
 
 local function on_time(request)
   local state = request.state
@@ -33,6 +37,9 @@ local function on_time(request)
     requests.finish(request, {
       state = 'expired', code = 'expired', message = 'ran longer than the max inflight duration',
     })
+  elseif state == 'admitted' and is_frozen() then
+    -- Its queue is about to change.
+    requests.set_timer(request, now_ms + args.begin_ms)
   elseif state == 'admitted' then
     requests.put_back(request)
   elseif now_ms < grace_until then
@@ -44,34 +51,57 @@ local function on_time(request)
   end
 end
 
+-- Looks through some of the live requests for those that end with a member, waiting ones first. The
+-- cursor is kept from step to step; a round that found some is followed by another, since requests
+-- change places meanwhile. Says whether all is done.
+local function end_owned(id)
+  local field = 'leaving ' .. id
+  local hash, cursor, found = (read(meta, field) or 'requests 0 0'):match('^(%S+) (%S+) (%S+)$')
+  found = tonumber(found)
+  local seen = 0
+  while seen < SCANNED_A_STEP do
+    local page = redis.call('HSCAN', key[hash], cursor, 'COUNT', SCANNED_A_STEP)
+    cursor, seen = page[1], seen + math.max(1, #page[2] / 2)
+    for i = 1, #page[2], 2 do
+      local request = requests.load(page[2][i])
+      if request and request.owner == id then
+        found = found + 1
+        request.owner = nil
+        requests.save(request)
+        requests.cancel(request, 'its gateway is gone', 'unavailable')
+      end
+    end
+    if cursor == '0' and hash == 'requests' then
+      hash = 'held'
+    elseif cursor == '0' and found > 0 then
+      hash, found = 'requests', 0
+    elseif cursor == '0' then
+      write(meta, field, false)
+      return true
+    end
+  end
+  write(meta, field, hash .. ' ' .. cursor .. ' ' .. found)
+  return false
+end
+
 -- A member that gave no sign of life for alive_ms. What a gateway owned has no client any more.
 local function member_gone(id)
   local leaves = args.leave and args.member.id == id
   if now_ms < grace_until and not leaves then
-    redis.call('ZADD', key.timers, grace_until, 'member ' .. id)
+    set_score(timers, 'member ' .. id, grace_until)
     return
   end
-  local owned = lex_range(key.owned, id, 0, SWEPT_A_STEP)
-  for _, entry in ipairs(owned) do
-    local request = requests.load(entry:match('(%S+)$'))
-    redis.call('ZREM', key.owned, entry)
-    if request then
-      request.owner = nil
-      requests.save(request)
-      requests.cancel(request, 'its gateway is gone', 'unavailable')
-    end
-  end
-  if #owned < SWEPT_A_STEP then
+  if end_owned(id) then
     redis.call('HDEL', key.members, id)
-    redis.call('ZREM', key.timers, 'member ' .. id)
+    set_score(timers, 'member ' .. id, false)
     capacity.refresh()
   end
 end
 
 local function time_out(entry)
   -- What came before in this sweep may have ended it, and so set its timer anew.
-  local due = redis.call('ZSCORE', key.timers, entry)
-  if not due or tonumber(due) > now_ms then
+  local changed_to = timers.scores[entry]
+  if changed_to == false or (changed_to and changed_to > now_ms) then
     return
   end
   local kind, id = entry:match('^(%S+) (%S+)$')
@@ -79,16 +109,17 @@ local function time_out(entry)
     member_gone(id)
     return
   end
-  redis.call('ZREM', key.timers, entry)
+  set_score(timers, entry, false)
   if kind == 'replica' then
     capacity.refresh()
-    return
-  end
-  local request = requests.load(entry)
-  if request then
-    on_time(request)
+  elseif kind == 'bucket' then
+    buckets.let_go(limiters.get(id))
+    open[id] = true
   else
-    redis.call('HDEL', key.ended, entry)
+    local request = requests.load(entry)
+    if request then
+      on_time(request)
+    end
   end
 end
 
@@ -96,12 +127,15 @@ local joined = false
 if args.member then
   local id = args.member.id
   if args.leave then
-    redis.call('ZADD', key.timers, now_ms, 'member ' .. id)
+    set_score(timers, 'member ' .. id, now_ms)
   else
     local before = redis.call('HGET', key.members, id)
     local now_known = cjson.encode({ kind = args.member.kind, pools = args.member.pools })
     joined = not before
-    redis.call('ZADD', key.timers, now_ms + args.alive_ms, 'member ' .. id)
+    set_score(timers, 'member ' .. id, now_ms + args.alive_ms)
+    if read(meta, 'leaving ' .. id) then
+      write(meta, 'leaving ' .. id, false)
+    end
     if before ~= now_known then
       redis.call('HSET', key.members, id, now_known)
       capacity.refresh()
@@ -109,7 +143,9 @@ if args.member then
   end
 end
 
+flush_scores(timers)
 local late = redis.call('ZRANGEBYSCORE', key.timers, '-inf', now_ms, 'LIMIT', 0, SWEPT_A_STEP)
+requests.fetch(late)
 for _, entry in ipairs(late) do
   time_out(entry)
 end
@@ -120,10 +156,10 @@ for _, entry in ipairs(unsent) do
   local id, attempt = entry:match('^(%S+) (%S+)$')
   local request = requests.load(id)
   if request and request.state == 'admitted' and request.attempt == tonumber(attempt) then
-    redis.call('ZADD', key.outbox, now_ms + args.offer_again_ms, entry)
+    set_score(outbox, entry, now_ms + args.offer_again_ms)
     dispatch[#dispatch + 1] = { id = id, attempt = request.attempt, pool = request.pool }
   else
-    redis.call('ZREM', key.outbox, entry)
+    set_score(outbox, entry, false)
   end
 end
 return close({ swept = #late, joined = joined })

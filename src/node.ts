@@ -69,6 +69,8 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
         bodyLimit: limits.queuedBytes,
         waitingLimit: limits.waiting,
         maxAttempts: config.attempts,
+        keepMs: Math.max(timeouts.keepMs, idAgeMs),
+        keepJobMs: Math.max(timeouts.keepJobMs, idAgeMs),
       },
     });
     await admission.checkSchema();

@@ -1,9 +1,9 @@
--- The one loop that admits. It runs at the end of every step, over the gates that the step opened,
--- until no eligible request waits or its bound is reached; what is left is due at once in the next
--- step. Nothing else takes a slot.
+-- The one loop that admits. It runs in every step, over the gates that the step opened, until no
+-- eligible request waits or its bound is reached; what is left is due at once in the next step.
+-- Nothing else takes a slot.
 
 -- Queues moved or requests admitted by one step: keeps a script call short.
-local MOVES_A_STEP = 128
+local MOVES_A_STEP = 64
 local moves = 0
 -- Keys looked at in one search for the first of a workload; more than one only where keys have
 -- several queues, whose cheapest head is not their oldest.
@@ -11,14 +11,33 @@ local KEYS_A_SEARCH = 64
 
 -- Index reads of all searches in the step; so many count as one move.
 local reads = 0
-local READS_A_MOVE = 32
+local READS_A_MOVE = 16
 -- Gates that are looked at together. A step opens a few; a new limit may open thousands.
 local GATES_AT_ONCE = 16
 
-local function gates_with_units()
+local some_due
+local function has_due()
+  if some_due == nil then
+    some_due = redis.call('EXISTS', key.due) == 1
+  end
+  return some_due
+end
+
+local function add_due(entry)
+  redis.call('SADD', key.due, entry)
+  some_due = true
+end
+
+-- While requests are keyed anew after a change of policies, nobody is admitted: whoever does not yet
+-- count against a new limit would be let past it.
+local function is_frozen()
+  return read(meta, 'rekeying') ~= false
+end
+
+local function open_gates()
   local names = {}
   for name in pairs(open) do
-    if name == '-' or limiters.free(name) > 0 then
+    if name == '-' or limiters.is_open(name) then
       names[#names + 1] = name
     else
       open[name] = nil
@@ -55,11 +74,11 @@ end
 -- The eligible request of a workload that is first in the workload's order, or nil. Entries are lower
 -- bounds of their keys' tags: keys are looked at in that order until the bound passes the best tag.
 local function first_of(workload, gates)
-  local best, looked_at, passed, count = nil, {}, {}, 0
+  local best, looked_at, passed_by, count = nil, {}, {}, 0
   while moves < MOVES_A_STEP do
     local entry
     for _, gate in ipairs(gates) do
-      local at_gate = standing.entry(gate, workload, passed[gate] or 0)
+      local at_gate = standing.entry(gate, workload.path, passed_by[gate] or 0)
       reads = reads + 1
       if at_gate and (not entry or before(at_gate, entry)) then
         entry = at_gate
@@ -72,15 +91,15 @@ local function first_of(workload, gates)
     if not looked_at[entry.fair] then
       head, moved = head_of_key(entry.fair, gates)
     end
-    if moved or (head and standing.refile_if_stale(entry.gate, head.path, entry.tag)) then
+    if moved or (head and standing.refile(entry.queue)) then
       moves = moves + 1
-      best, looked_at, passed, count = nil, {}, {}, 0
+      best, looked_at, passed_by, count = nil, {}, {}, 0
     else
       looked_at[entry.fair] = true
-      passed[entry.gate] = (passed[entry.gate] or 0) + 1
+      passed_by[entry.gate] = (passed_by[entry.gate] or 0) + 1
       count = count + 1
       if head then
-        head.tag = tree.fair(entry.fair).start + tag_units(head.cost, 1)
+        head.tag = tree.tag_text(workload, tree.fair(head.path).start + tag_units(head.cost, 1))
         if not best or before(head, best) then
           best = head
         end
@@ -102,7 +121,7 @@ local function better(a, b)
 end
 
 -- A child that comes back after v passed it while it could not run is raised to v.
-local function tag_of(child, parent, weight, cost)
+local function tag_of_child(child, parent, weight, cost)
   local length = tag_units(cost, weight)
   if child.parked then
     child.parked = false
@@ -114,55 +133,83 @@ end
 -- Walks the inner nodes, which are few. Returns the request to admit and the set of inner nodes
 -- that have an eligible one.
 local function choose(gates)
-  local nodes = tree.inner()
   local best_of, eligible = {}, {}
-  for path, node in pairs(nodes) do
-    local policy_path = path:match('^([^/]+)/')
-    if policy_path and node.waiting > 0 then
-      local first = first_of(path, gates)
+  for path, node in pairs(tree.inner()) do
+    if node.waiting > 0 and node.parent and node.parent ~= ROOT then
+      local first = first_of(node, gates)
       if first then
+        local policy = tree.node(node.parent)
         eligible[path] = true
-        eligible[policy_path] = true
-        local tag = tag_of(node, tree.node(policy_path), first.path.weight, first.cost)
-        best_of[policy_path] = better({ tag = tag, first = first }, best_of[policy_path])
+        eligible[node.parent] = true
+        local tag = tag_of_child(node, policy, first.path.weight, first.cost)
+        best_of[node.parent] = better({ tag = tag, first = first }, best_of[node.parent])
       end
     end
   end
   local chosen
   for policy_path, best in pairs(best_of) do
-    local tag = tag_of(tree.node(policy_path), tree.node(ROOT), 1, best.first.cost)
+    local tag = tag_of_child(tree.node(policy_path), tree.node(ROOT), 1, best.first.cost)
     chosen = better({ tag = tag, first = best.first }, chosen)
   end
   return chosen and chosen.first, eligible
 end
 
--- Siblings that could not run while v moved past them are parked.
-local function park_passed(v_before, eligible)
-  for path, node in pairs(tree.inner()) do
-    if path ~= ROOT and node.waiting > 0 and not eligible[path] then
-      local parent = tree.node(path:match('^([^/]+)/') or ROOT)
-      if parent.v > (v_before[parent.path] or parent.v) then
-        node.parked = true
+-- Charges an admission. Siblings that could not run while v moved past them are parked.
+local function charge(path, cost, seen, eligible)
+  local root, policy = tree.node(ROOT), tree.node(path.policy)
+  local root_v, policy_v = root.v, policy.v
+  tree.charge(path, cost, seen)
+  local root_moved, policy_moved = root.v > root_v, policy.v > policy_v
+  if root.waiting > 0 and (root_moved or policy_moved) then
+    for other, node in pairs(tree.inner()) do
+      if node.waiting > 0 and not eligible[other] then
+        if (root_moved and node.parent == ROOT) or (policy_moved and node.parent == path.policy) then
+          node.parked = true
+        end
       end
     end
   end
 end
 
-local function take(first)
-  local queue, path = first.queue, first.path
-  local head = standing.head(queue)
+local function take(first, eligible)
+  local queue = first.queue
+  local heads = standing.heads(queue, 2)
   standing.remove(queue)
-  redis.call('ZREM', key.waiting, head.member)
-  tree.charge(path, head.cost, first.seen)
-  local request = requests.load(head.id)
+  redis.call('ZREM', key.waiting, heads[1].member)
+  local request = requests.load(heads[1].id)
+  requests.left_queue(request)
+  charge(first.path, first.cost, first.seen, eligible)
+  requests.admit(request)
+  if heads[2] then
+    standing.put(queue, heads[2])
+  end
+end
+
+-- Of the quotas that a request needs, the first that cannot pay for it.
+local function short_quota(path, cost)
   for _, name in ipairs(path.limiters) do
-    limiters.take(name)
+    local limiter = limiters.get(name)
+    if limiter.bucket and buckets.ms_until(limiter, cost) ~= 0 then
+      return limiter
+    end
   end
-  local next_head = standing.head(queue)
-  if next_head then
-    standing.put(queue, next_head)
+  return nil
+end
+
+-- The first in line waits for a quota's refill, and everybody behind who needs that quota waits with
+-- it. What the quota can never pay, since it was lowered, ends.
+local function wait_for_refill(first, limiter)
+  local head = standing.heads(first.queue, 1)[1]
+  if not buckets.ms_until(limiter, first.cost) then
+    requests.finish(requests.load(head.id), {
+      state = 'rejected', code = 'over_capacity', message = 'costs more than its quota can ever hold',
+    })
+    return
   end
-  requests.admitted(request)
+  buckets.hold(limiter, head.id, first.cost)
+  if standing.gate(first.queue) ~= limiter.name then
+    standing.put(first.queue, head, standing.remove(first.queue).seen)
+  end
 end
 
 -- Opens a few of the gates that earlier steps left. 'after <gate> <limit key>' stands for all gates of
@@ -188,32 +235,64 @@ local function open_due()
       moves = moves + 1
     end
   end
+  some_due = nil
 end
 
 local function admit()
-  while moves + reads / READS_A_MOVE < MOVES_A_STEP do
-    local gates = gates_with_units()
+  if tree.node(ROOT).waiting == 0 then
+    -- Nobody stands at any gate.
+    open = {}
+    if has_due() then
+      redis.call('UNLINK', key.due)
+      some_due = false
+    end
+    return
+  end
+  local frozen = is_frozen()
+  while not frozen and moves + reads / READS_A_MOVE < MOVES_A_STEP do
+    local gates = open_gates()
     if #gates == 0 then
-      if redis.call('EXISTS', key.due) == 0 then
+      if not has_due() then
         return
       end
       open_due()
     else
       local first, eligible = choose(gates)
       -- A search that ran into the bound has not seen everyone: its choice does not count.
-      if first and moves < MOVES_A_STEP then
-        local policy = first.path.policy
-        local v_before = { [ROOT] = tree.node(ROOT).v, [policy] = tree.node(policy).v }
-        take(first)
-        park_passed(v_before, eligible)
+      if moves < MOVES_A_STEP then
         moves = moves + 1
-      elseif moves < MOVES_A_STEP then
-        -- Nobody at these gates may go.
-        open = {}
+        local short = first and short_quota(first.path, first.cost)
+        if short then
+          wait_for_refill(first, short)
+        elseif first then
+          take(first, eligible)
+        else
+          -- Nobody at these gates may go.
+          open = {}
+        end
       end
     end
   end
   for gate in pairs(open) do
-    redis.call('SADD', key.due, gate)
+    add_due(gate)
   end
+  open = {}
+end
+
+-- A request that arrives. When no gate is due, nobody who waits could go: so one that finds its queue
+-- empty and everything it needs open is the only one who can, and goes without having queued.
+local function arrive(request)
+  local path = tree.path(request.queue)
+  if is_frozen() or has_due() or standing.has(request.queue) or limiters.first_closed(path.limiters)
+    or short_quota(path, request.cost) then
+    requests.enqueue(request)
+    admit()
+    return
+  end
+  tree.arrive(path)
+  local policy, workload = tree.node(path.policy), tree.node(path.workload)
+  tag_of_child(workload, policy, path.weight, request.cost)
+  tag_of_child(policy, tree.node(ROOT), 1, request.cost)
+  charge(path, request.cost, nil, { [path.policy] = true, [path.workload] = true })
+  requests.admit(request)
 end

@@ -16,26 +16,39 @@ local function all_of(hash)
   return list
 end
 
-capacity.replicas = function()
-  return all_of(key.replicas)
-end
-capacity.members = function()
-  return all_of(key.members)
+local replicas
+function capacity.replicas()
+  replicas = replicas or all_of(key.replicas)
+  return replicas
 end
 
 function capacity.save_replica(id, replica)
   redis.call('HSET', key.replicas, id, cjson.encode(replica))
+  replicas = nil
+end
+
+function capacity.drop_replica(id)
+  redis.call('HDEL', key.replicas, id)
+  replicas = nil
+end
+
+-- A replica with its id, or nil.
+function capacity.replica(id)
+  local replica = capacity.replicas()[id]
+  if replica then
+    replica.id = id
+  end
+  return replica
 end
 
 local function usable(replica)
   return not replica.down_until or replica.down_until <= now_ms
 end
-capacity.usable = usable
 
 -- Sets the limit of every pool that a member or a replica names, or named before.
 function capacity.refresh()
   local workers, machines = {}, {}
-  for _, member in pairs(capacity.members()) do
+  for _, member in pairs(all_of(key.members)) do
     for pool, slots in pairs(member.pools or {}) do
       workers[pool] = (workers[pool] or 0) + slots
     end
@@ -43,9 +56,8 @@ function capacity.refresh()
   for _, replica in pairs(capacity.replicas()) do
     machines[replica.pool] = (machines[replica.pool] or 0) + (usable(replica) and replica.max_inflight or 0)
   end
-  local flat = redis.call('HGETALL', key.limits)
-  for i = 1, #flat, 2 do
-    local pool = flat[i]:match('^pool:(.*)$')
+  for _, limit_key in ipairs(redis.call('HKEYS', key.limits)) do
+    local pool = limit_key:match('^pool:(.*)$')
     if pool then
       pool = pool:gsub('%%2E', '.')
       workers[pool] = workers[pool] or 0
@@ -53,7 +65,7 @@ function capacity.refresh()
   end
   for pool, slots in pairs(workers) do
     local name, units = limiter_of(pool), math.min(slots, machines[pool] or 0)
-    if units ~= limiters.limit(name) then
+    if units ~= limiters.get(name).limit then
       limiters.set_limit(name, units)
       open[name] = true
     end
@@ -65,14 +77,14 @@ end
 function capacity.choose(pool, not_this)
   local best_id, best, best_load
   local ids = {}
-  local replicas = capacity.replicas()
-  for id in pairs(replicas) do
+  local list = capacity.replicas()
+  for id in pairs(list) do
     ids[#ids + 1] = id
   end
   table.sort(ids)
   for _, id in ipairs(ids) do
-    local replica = replicas[id]
-    local taken = limiters.taken('replica:' .. id)
+    local replica = list[id]
+    local taken = limiters.get('replica:' .. id).taken
     if replica.pool == pool and usable(replica) and taken < replica.max_inflight then
       local load = taken / replica.max_inflight + (id == not_this and 1 or 0)
       if not best or load < best_load then
@@ -85,12 +97,12 @@ end
 
 -- A replica that cannot serve anybody now (no answer, or 502, 503, 504) is left alone for a while.
 function capacity.mark_down(id, for_ms)
-  local stored = redis.call('HGET', key.replicas, id)
-  if stored then
-    local replica = cjson.decode(stored)
+  local replica = capacity.replicas()[id]
+  if replica then
+    replica.id = nil
     replica.down_until = now_ms + for_ms
     capacity.save_replica(id, replica)
-    redis.call('ZADD', key.timers, replica.down_until, 'replica ' .. id)
+    set_score(timers, 'replica ' .. id, replica.down_until)
     capacity.refresh()
   end
 end

@@ -1,56 +1,95 @@
--- Slots. A limiter is named by its limit key, or by `limit key=label value` where each value of a
--- label has units of its own; `pool:` and `replica:` limiters are capacity that can be missing.
+-- Slots and buckets. A limiter is named by its limit key, or by `limit key=label value` where each
+-- value of a label has units of its own; `pool:` and `replica:` limiters are capacity that can be
+-- missing. What its limit key says makes it one or the other:
+--   '<units>'                                            slots: so many requests at a time
+--   'bucket <capacity> <fill> <interval> <even> <delay>' tokens: see lib/buckets.lua
 -- Invariant: in_flight[limiter] is the number of requests that hold it, and is never raised at or
--- above the limit.
+-- above the limit, except when requests that run are keyed anew.
 
 local limiters = {}
-local limit_of, taken_of = {}, {}
+local known = {}
+local limits, in_flight = cached(key.limits), cached(key.in_flight)
 
-function limiters.limit(name)
-  local limit_key = name:match('^[^=]+')
-  if limit_of[limit_key] == nil then
-    local stored = redis.call('HGET', key.limits, limit_key)
-    -- A pool that nobody has announced can take nothing. A policy that is gone limits nothing.
-    local missing = limit_key:find('^pool:') and 0 or math.huge
-    limit_of[limit_key] = stored and tonumber(stored) or missing
+local function parse_bucket(stored)
+  local capacity, fill, interval, even, delay = stored:match('^bucket (%S+) (%S+) (%S+) (%d) (%d)$')
+  if not capacity then
+    return nil
   end
-  return limit_of[limit_key]
+  return {
+    capacity = tonumber(capacity), fill = tonumber(fill), interval = tonumber(interval),
+    even = even == '1', delay = delay == '1', stamp = capacity .. ' ' .. fill .. ' ' .. interval,
+  }
 end
 
-function limiters.taken(name)
-  if taken_of[name] == nil then
-    taken_of[name] = tonumber(redis.call('HGET', key.in_flight, name) or 0)
-  end
-  return taken_of[name]
+local function limit_key_of(name)
+  local value = name:find('=', 1, true)
+  return value and name:sub(1, value - 1) or name
 end
 
-function limiters.free(name)
-  return limiters.limit(name) - limiters.taken(name)
+-- What a limit key says: {limit} for slots, {limit, bucket} for tokens.
+local limit_of = {}
+local function read_limit(limit_key)
+  local found = limit_of[limit_key]
+  if not found then
+    local stored = read(limits, limit_key)
+    local units = tonumber(stored or nil)
+    local bucket = stored and not units and parse_bucket(stored) or nil
+    if not stored then
+      -- A pool that nobody has announced can take nothing. A policy that is gone limits nothing.
+      units = limit_key:sub(1, 5) == 'pool:' and 0 or math.huge
+    end
+    found = { limit = units or math.huge, bucket = bucket }
+    limit_of[limit_key] = found
+  end
+  return found
+end
+
+function limiters.get(name)
+  local limiter = known[name]
+  if not limiter then
+    local found = read_limit(limit_key_of(name))
+    limiter = { name = name, limit = found.limit, bucket = found.bucket, taken = tonumber(read(in_flight, name) or 0) }
+    known[name] = limiter
+  end
+  return limiter
+end
+
+-- Reads what a step needs of many limiters at once.
+function limiters.fetch(names)
+  fetch(in_flight, names)
+end
+
+local function set_taken(limiter, taken)
+  limiter.taken = taken
+  write(in_flight, limiter.name, taken > 0 and taken or false)
 end
 
 function limiters.take(name)
-  taken_of[name] = redis.call('HINCRBY', key.in_flight, name, 1)
+  local limiter = limiters.get(name)
+  set_taken(limiter, limiter.taken + 1)
 end
 
 function limiters.give_back(name)
-  local taken = redis.call('HINCRBY', key.in_flight, name, -1)
-  if taken <= 0 then
-    redis.call('HDEL', key.in_flight, name)
-  end
-  taken_of[name] = math.max(taken, 0)
+  local limiter = limiters.get(name)
+  set_taken(limiter, math.max(0, limiter.taken - 1))
 end
 
-function limiters.set_limit(limit_key, units)
-  redis.call('HSET', key.limits, limit_key, units)
-  limit_of[limit_key] = units
-end
-
--- The first of `names` without a free unit, or nil when a request that needs them all may go.
-function limiters.first_closed(names)
-  for _, name in ipairs(names) do
-    if limiters.free(name) <= 0 then
-      return name
+-- `limit`: units, the text of a bucket, or false for none.
+function limiters.set_limit(limit_key, limit)
+  write(limits, limit_key, limit)
+  limit_of[limit_key] = nil
+  for name in pairs(known) do
+    if limit_key_of(name) == limit_key then
+      known[name] = nil
     end
   end
-  return nil
+end
+
+function limiters.stored(limit_key)
+  return read(limits, limit_key)
+end
+
+function limiters.save()
+  flush(limits)
+  flush(in_flight)
 end

@@ -1,66 +1,58 @@
--- The record of a request and the moves of its life. Each live request has exactly one timer:
+-- The moves of a request's life. Each live request has exactly one timer:
 --   waiting: its deadline. admitted: begin_by, a flow: end_by. running: the sooner of lease_until
---   and end_by. An ended one: when its record is forgotten.
+--   and end_by.
 -- Each end goes through requests.finish, so a request ends once and leaves nothing behind.
 
-local requests = {}
-
-function requests.load(id)
-  local stored = redis.call('HGET', key.requests, id)
-  if not stored then
-    return nil
-  end
-  local request = cjson.decode(stored)
-  request.id = id
-  return request
-end
-
-local function save(request)
-  local id = request.id
-  request.id = nil
-  redis.call('HSET', key.requests, id, cjson.encode(request))
-  request.id = id
-end
-requests.save = save
-
-function requests.ended(id)
-  local stored = redis.call('HGET', key.ended, id)
-  return stored and cjson.decode(stored) or nil
-end
-
-local function set_timer(request, at_ms)
-  redis.call('ZADD', key.timers, at_ms, request.id)
-end
-requests.set_timer = set_timer
-
 local function waiting_member(request)
-  return string.format('%s %s %s %.0f', request.queue, pad_sequence(request.sequence), request.id, request.cost)
+  return request.queue .. ' ' .. pad_sequence(request.sequence) .. ' ' .. request.id .. ' '
+    .. string.format('%.0f', request.cost)
 end
 
 -- Joins its queue: at the end, or, when it comes back, at the place its sequence gives it.
 function requests.enqueue(request, returns)
-  local path = tree.path(request.queue)
-  local head = standing.head(request.queue)
-  tree.arrive(path, returns)
+  local queue = request.queue
+  tree.arrive(tree.path(queue), returns)
+  local head = standing.has(queue) and standing.heads(queue, 1)[1]
   redis.call('ZADD', key.waiting, 0, waiting_member(request))
   if not head or request.sequence < head.sequence then
-    standing.remove(request.queue)
-    standing.put(request.queue, request)
+    standing.remove(queue)
+    standing.put(queue, request)
   end
   request.state = 'waiting'
+  count_waiting(request, 1)
   save(request)
   set_timer(request, request.deadline)
 end
 
+-- Takes it out of its queue; who is behind it moves up.
 local function leave_queue(request)
-  local head = standing.head(request.queue)
+  local queue = request.queue
+  local heads = standing.heads(queue, 2)
   redis.call('ZREM', key.waiting, waiting_member(request))
-  tree.leave(tree.path(request.queue))
-  if head and head.id == request.id then
-    standing.remove(request.queue)
-    local next_head = standing.head(request.queue)
-    if next_head then
-      standing.put(request.queue, next_head)
+  count_waiting(request, -1)
+  local path = tree.path(queue)
+  tree.leave(path)
+  if heads[1].id == request.id then
+    standing.remove(queue)
+    if heads[2] then
+      standing.put(queue, heads[2])
+    end
+  end
+  for _, name in ipairs(path.limiters) do
+    local limiter = limiters.get(name)
+    if limiter.bucket and buckets.held_for(limiter) == request.id then
+      buckets.let_go(limiter)
+      open[name] = true
+    end
+  end
+end
+
+-- Rate limits are charged when a request arrives. One that is never admitted has used nothing.
+function requests.charge_rates(request, sign)
+  for name, tokens in requests.rates(request) do
+    local limiter = limiters.get(name)
+    if limiter.bucket then
+      buckets.draw(limiter, sign * tonumber(tokens))
     end
   end
 end
@@ -68,21 +60,28 @@ end
 -- A prompt goes to BullMQ under a new attempt number: BullMQ ignores a job id that it has seen.
 local function offer(request)
   request.attempt = (request.attempt or 0) + 1
-  redis.call('ZADD', key.outbox, now_ms + args.offer_again_ms, request.id .. ' ' .. request.attempt)
+  set_score(outbox, request.id .. ' ' .. request.attempt, now_ms + args.offer_again_ms)
   dispatch[#dispatch + 1] = { id = request.id, attempt = request.attempt, pool = request.pool }
-  set_timer(request, math.min(now_ms + request.begin_ms, request.end_by))
+  set_timer(request, math.min(now_ms + args.begin_ms, request.end_by))
 end
 
 local function withdraw(request)
   if request.attempt then
-    redis.call('ZREM', key.outbox, request.id .. ' ' .. request.attempt)
+    set_score(outbox, request.id .. ' ' .. request.attempt, false)
   end
 end
 
--- Called by the admit loop, which has taken the slots.
-function requests.admitted(request)
+-- Takes a unit, or a quota's tokens, of everything it needs, and gives it its lease.
+function requests.admit(request)
+  for _, name in ipairs(tree.path(request.queue).limiters) do
+    local limiter = limiters.get(name)
+    limiters.take(name)
+    if limiter.bucket then
+      buckets.draw(limiter, request.cost)
+    end
+  end
   request.state = 'admitted'
-  request.admitted_at = now_ms
+  request.admitted_at = now_text
   request.end_by = now_ms + request.max_inflight_ms
   if request.pool then
     offer(request)
@@ -90,7 +89,14 @@ function requests.admitted(request)
     set_timer(request, request.end_by)
   end
   save(request)
-  tell(request.owner, { id = request.id, state = 'admitted' })
+  if request ~= submitting then
+    tell(request.owner, { id = request.id, state = 'admitted' })
+  end
+end
+
+-- The next in line was admitted by the loop: it is no longer one of those who wait.
+function requests.left_queue(request)
+  count_waiting(request, -1)
 end
 
 local function drop_replica(request)
@@ -100,11 +106,21 @@ local function drop_replica(request)
   end
 end
 
-local function release(request)
+-- Gives back its units; `unused` tokens go back to its quotas.
+local function release(request, unused)
   drop_replica(request)
   for _, name in ipairs(tree.path(request.queue).limiters) do
+    local limiter = limiters.get(name)
     limiters.give_back(name)
-    open[name] = true
+    if not limiter.bucket then
+      open[name] = true
+    elseif unused ~= 0 then
+      buckets.draw(limiter, -unused)
+      if unused > 0 and buckets.closed(limiter) then
+        buckets.let_go(limiter)
+        open[name] = true
+      end
+    end
   end
 end
 
@@ -118,7 +134,7 @@ function requests.put_back(request)
     return
   end
   withdraw(request)
-  release(request)
+  release(request, request.cost)
   request.admitted_at, request.end_by = nil, nil
   requests.enqueue(request, request.cost)
 end
@@ -136,32 +152,31 @@ function requests.finish(request, outcome)
   local id = request.id
   if request.state == 'waiting' then
     leave_queue(request)
+    requests.charge_rates(request, -1)
   else
+    local actual = actual_cost(request, outcome)
     withdraw(request)
-    release(request)
-    tree.settle(tree.path(request.queue), request.cost, actual_cost(request, outcome))
+    release(request, request.cost - actual)
+    tree.settle(tree.path(request.queue), request.cost, actual)
   end
-  redis.call('HDEL', key.requests, id)
   if request.bytes then
-    redis.call('HDEL', key.bodies, id)
-    redis.call('HINCRBY', key.meta, 'body_bytes', -request.bytes)
+    write(bodies, id, false)
+    write(meta, 'body_bytes', tonumber(read(meta, 'body_bytes')) - request.bytes)
   end
-  if request.owner then
-    redis.call('ZREM', key.owned, request.owner .. ' ' .. id)
+  local code = request.cancel_code or outcome.code
+  local record = encode(request)
+  if code or outcome.message then
+    record = record .. '\n' .. cjson.encode({ code = code, message = outcome.message })
   end
-  local ended = {
-    state = outcome.state, code = request.cancel_code or outcome.code, message = outcome.message,
-    kind = request.kind, control_point = request.control_point, attempt = request.attempt,
-    created_at = request.created_at, admitted_at = request.admitted_at,
-    started_at = request.started_at, ended_at = now_ms,
-  }
-  redis.call('HSET', key.ended, id, cjson.encode(ended))
-  redis.call('ZADD', key.timers, now_ms + request.keep_ms, id)
-  tell(request.owner, { id = id, state = outcome.state, code = ended.code })
+  ended.put(id, outcome.state, record, request.job)
+  set_timer(request, false)
   if request.worker and outcome.state ~= 'done' then
     tell(request.worker, { id = id, attempt = request.attempt, abort = true })
   end
-  return ended
+  request.is_over = true
+  mark_changed(request)
+  live[id] = false
+  tell(request.owner, { id = id, state = outcome.state, code = code })
 end
 
 -- running -> admitted: the attempt came to nothing. Same slots, same lease, a new attempt; after
@@ -170,7 +185,7 @@ function requests.retry(request, code, message)
   request.failures = (request.failures or 0) + (code == 'unavailable' and 0 or 1)
   if request.cancelled then
     requests.finish(request, { state = 'cancelled', code = 'cancelled', message = request.cancelled })
-  elseif request.failures >= request.max_attempts then
+  elseif request.failures >= args.max_attempts then
     requests.finish(request, { state = 'failed', code = code, message = message })
   else
     drop_replica(request)
@@ -195,4 +210,29 @@ function requests.cancel(request, message, code)
   end
   requests.finish(request, { state = 'cancelled', code = code or 'cancelled', message = message })
   return 'cancelled'
+end
+
+-- A policy has changed what a request waits for or holds: it keeps its place, its lease and what it
+-- was charged.
+function requests.key_anew(request, queue)
+  if queue == request.queue then
+    return
+  end
+  if request.state == 'waiting' then
+    leave_queue(request)
+    set_queue(request, queue)
+    requests.enqueue(request)
+    return
+  end
+  local from, to = tree.path(request.queue), tree.path(queue)
+  for _, name in ipairs(from.limiters) do
+    limiters.give_back(name)
+    open[name] = true
+  end
+  for _, name in ipairs(to.limiters) do
+    limiters.take(name)
+  end
+  tree.move_held(from, to)
+  set_queue(request, queue)
+  save(request)
 end

@@ -1,93 +1,103 @@
 -- Where queues stand. Every queue with requests stands at exactly one gate: a limiter of its own,
--- if possible one without a free unit. Three kinds of entries, in one lex zset:
---   'q gate key sequence queue'         the queues of a fairness key at a gate, oldest head first
---   'c gate key cost sequence queue'    the same, cheapest head first
---   'k gate workload tag sequence key'  the keys of a workload at a gate, smallest tag first. The
---                                       tag is that of the key's cheapest head at this gate: never
---                                       larger than the tag of the head that is to go first.
--- Invariant after each step: no queue stands at a gate with a free unit, unless the gate is in
--- `due`. So nothing has to move when a limit closes or opens: a closed gate is not looked at.
+-- if possible one that is closed. Three kinds of entries, in one lex zset:
+--   'q gate key sequence queue'           the queues of a fairness key at a gate, oldest head first
+--   'c gate key cost sequence queue'      the same, cheapest head first
+--   'k gate workload tag sequence queue'  the keys of a workload at a gate, smallest tag first, each
+--                                         by its queue with the cheapest head there: that tag is
+--                                         never larger than the one of the head that is to go first
+-- Invariant after each step: no queue stands at an open gate, unless the gate is in `due`. So nothing
+-- has to move when a limit closes or opens: a closed gate is not looked at.
 --
 -- queues[queue] = 'gate sequence cost tag seen': its head, the tag its key is filed with when this
--- head is the cheapest (-1 before), and the workload's v at the time this request became the head.
+-- head is the cheapest, and the workload's v at the time this request became the head.
 
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
 local open = {}
+local queue_hash = cached(key.queues)
+local states, changed = {}, {}
 
-local function queue_state(queue)
-  local stored = redis.call('HGET', key.queues, queue)
-  if not stored then
-    return nil
+local function state_of(queue)
+  local state = states[queue]
+  if state == nil then
+    local stored = read(queue_hash, queue)
+    state = false
+    if stored then
+      local gate, sequence, cost, tag, seen = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+      state = { gate = gate, sequence = tonumber(sequence), cost = tonumber(cost), tag = tag, seen = seen }
+    end
+    states[queue] = state
   end
-  local n = split(stored, '%S+')
-  return {
-    gate = n[1], sequence = tonumber(n[2]), cost = tonumber(n[3]), tag = tonumber(n[4]), seen = tonumber(n[5]),
-  }
+  return state
 end
 
-local function save_state(queue, s)
-  redis.call('HSET', key.queues, queue,
-    string.format('%s %.0f %.0f %.0f %.0f', s.gate, s.sequence, s.cost, s.tag, s.seen))
+local function set_state(queue, state)
+  states[queue] = state
+  changed[queue] = true
 end
 
-local function first_queue(kind, gate, fair_path)
-  local first = lex_range(key.standing, kind .. ' ' .. gate .. ' ' .. fair_path, 0, 1)[1]
-  if not first then
-    return nil
+-- Reads what a step needs of many queues at once.
+function standing.fetch(queues)
+  fetch(queue_hash, queues)
+end
+
+-- Whether requests wait in a queue.
+function standing.has(queue)
+  return state_of(queue) ~= false
+end
+
+-- The gate at which a queue with requests stands.
+function standing.gate(queue)
+  return state_of(queue).gate
+end
+
+local function key_entry(queue, state)
+  return 'k ' .. state.gate .. ' ' .. tree.path(queue).workload .. ' ' .. state.tag .. ' '
+    .. pad_sequence(state.sequence) .. ' ' .. queue
+end
+
+local function queue_entries(queue, state)
+  local gate, fair_path, sequence = state.gate, tree.path(queue).fair, pad_sequence(state.sequence)
+  return 'q ' .. gate .. ' ' .. fair_path .. ' ' .. sequence .. ' ' .. queue,
+    'c ' .. gate .. ' ' .. fair_path .. ' ' .. string.format('%08.0f', state.cost) .. ' ' .. sequence .. ' ' .. queue
+end
+
+-- The tag of a key whose head costs so much, as text.
+local function tag_of(path, cost)
+  return tree.tag_text(tree.node(path.workload), tree.fair(path).start + tag_units(cost, 1))
+end
+
+-- The queues of a key at a gate with the cheapest heads: none, one, or two of them.
+local function cheapest(gate, fair_path)
+  local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, 0, 2)
+  for i, member in ipairs(found) do
+    found[i] = member:match('(%S+)$')
   end
-  local queue = first:match('(%S+)$')
-  return queue, queue_state(queue)
-end
-
--- The queue of a key at a gate that has the oldest head, and its state.
-function standing.oldest(gate, fair_path)
-  return first_queue('q', gate, fair_path)
-end
-
-local function key_entry(gate, path, state)
-  return string.format('k %s %s %s %s %s', gate, path.workload, pad_tag(state.tag), pad_sequence(state.sequence), path.fair)
-end
-
--- Takes the key's entry away from a gate, before anything about its queues there changes ...
-local function lift(gate, path)
-  local queue, state = first_queue('c', gate, path.fair)
-  if queue then
-    redis.call('ZREM', key.standing, key_entry(gate, path, state))
-  end
-end
-
--- ... and files it again by its cheapest head there.
-local function file(gate, path)
-  local queue, state = first_queue('c', gate, path.fair)
-  if not queue then
-    return
-  end
-  local tag = tree.fair(path.fair).start + tag_units(state.cost, 1)
-  if tag ~= state.tag then
-    state.tag = tag
-    save_state(queue, state)
-  end
-  redis.call('ZADD', key.standing, 0, key_entry(gate, path, state))
-end
-
-local function queue_entries(queue, path, state)
-  local sequence = pad_sequence(state.sequence)
-  return string.format('q %s %s %s %s', state.gate, path.fair, sequence, queue),
-    string.format('c %s %s %s %s %s', state.gate, path.fair, pad_sequence(state.cost), sequence, queue)
+  return found
 end
 
 -- Takes a queue away from its gate. Returns what it was.
 function standing.remove(queue)
-  local state = queue_state(queue)
+  local state = state_of(queue)
   if not state then
     return nil
   end
   local path = tree.path(queue)
-  lift(state.gate, path)
-  redis.call('ZREM', key.standing, queue_entries(queue, path, state))
-  redis.call('HDEL', key.queues, queue)
-  file(state.gate, path)
+  local first = cheapest(state.gate, path.fair)
+  local by_age, by_cost = queue_entries(queue, state)
+  if first[1] ~= queue then
+    redis.call('ZREM', key.standing, by_age, by_cost)
+  else
+    redis.call('ZREM', key.standing, by_age, by_cost, key_entry(queue, state))
+    local next_queue = first[2]
+    if next_queue then
+      local next_state = state_of(next_queue)
+      next_state.tag = tag_of(path, next_state.cost)
+      set_state(next_queue, next_state)
+      redis.call('ZADD', key.standing, 0, key_entry(next_queue, next_state))
+    end
+  end
+  set_state(queue, false)
   return state
 end
 
@@ -100,37 +110,51 @@ function standing.put(queue, head, seen)
     gate = path.home
     open[gate] = true
   end
-  lift(gate, path)
+  local workload = tree.node(path.workload)
   local state = {
-    gate = gate, sequence = head.sequence, cost = head.cost, tag = -1,
-    seen = seen or tree.node(path.workload).v,
+    gate = gate, sequence = head.sequence, cost = head.cost, tag = tag_of(path, head.cost),
+    seen = seen or tree.tag_text(workload, workload.v),
   }
-  save_state(queue, state)
-  local by_age, by_cost = queue_entries(queue, path, state)
-  redis.call('ZADD', key.standing, 0, by_age, 0, by_cost)
-  file(gate, path)
-end
-
--- The head of a queue: sequence, id and cost.
-function standing.head(queue)
-  local first = lex_range(key.waiting, queue, 0, 1)[1]
+  set_state(queue, state)
+  local first = cheapest(gate, path.fair)[1]
+  local by_age, by_cost = queue_entries(queue, state)
   if not first then
-    return nil
+    redis.call('ZADD', key.standing, 0, by_age, 0, by_cost, 0, key_entry(queue, state))
+    return
   end
-  local n = split(first, '%S+')
-  return { member = first, sequence = tonumber(n[2]), id = n[3], cost = tonumber(n[4]) }
+  local other = state_of(first)
+  if state.cost < other.cost or (state.cost == other.cost and state.sequence < other.sequence) then
+    redis.call('ZREM', key.standing, key_entry(first, other))
+    redis.call('ZADD', key.standing, 0, by_age, 0, by_cost, 0, key_entry(queue, state))
+  else
+    redis.call('ZADD', key.standing, 0, by_age, 0, by_cost)
+    standing.refile(first)
+  end
 end
 
--- The key's entry at a gate is out of date when the key was admitted through another gate since:
--- its true tag is then larger. Files it again and says so.
-function standing.refile_if_stale(gate, path, tag)
-  local _, state = first_queue('c', gate, path.fair)
-  if tree.fair(path.fair).start + tag_units(state.cost, 1) == tag then
+-- The entry of a key is out of date when the key was admitted through another gate since: its true
+-- tag is then larger. Files it again and says so.
+function standing.refile(queue)
+  local state = state_of(queue)
+  local tag = tag_of(tree.path(queue), state.cost)
+  if tag == state.tag then
     return false
   end
-  lift(gate, path)
-  file(gate, path)
+  redis.call('ZREM', key.standing, key_entry(queue, state))
+  state.tag = tag
+  set_state(queue, state)
+  redis.call('ZADD', key.standing, 0, key_entry(queue, state))
   return true
+end
+
+-- The queue of a key at a gate that has the oldest head, and its state.
+function standing.oldest(gate, fair_path)
+  local first = cheapest(gate, fair_path)
+  local queue = first[1]
+  if first[2] then
+    queue = lex_range(key.standing, 'q ' .. gate .. ' ' .. fair_path, 0, 1)[1]:match('(%S+)$')
+  end
+  return queue, queue and state_of(queue)
 end
 
 -- The n-th key of a workload at a gate, counted from 0 in the order of tags, or nil.
@@ -139,6 +163,26 @@ function standing.entry(gate, workload, n)
   if not member then
     return nil
   end
-  local _, _, tag, sequence, fair_path = member:match('^k (%S+) (%S+) (%S+) (%S+) (%S*)$')
-  return { gate = gate, tag = tonumber(tag), sequence = tonumber(sequence), fair = fair_path }
+  local tag, sequence, queue = member:match('(%S+) (%S+) (%S+)$')
+  return { gate = gate, tag = tag, sequence = tonumber(sequence), queue = queue, fair = tree.path(queue).fair }
+end
+
+-- The first `count` requests of a queue: sequence, id and cost.
+function standing.heads(queue, count)
+  local heads = lex_range(key.waiting, queue, 0, count)
+  for i, member in ipairs(heads) do
+    local sequence, id, cost = member:match('(%S+) (%S+) (%S+)$')
+    heads[i] = { member = member, sequence = tonumber(sequence), id = id, cost = tonumber(cost) }
+  end
+  return heads
+end
+
+function standing.save()
+  for queue in pairs(changed) do
+    local state = states[queue]
+    write(queue_hash, queue, state and string.format('%s %.0f %.0f %s %s',
+      state.gate, state.sequence, state.cost, state.tag, state.seen))
+  end
+  changed = {}
+  flush(queue_hash)
 end

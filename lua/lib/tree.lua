@@ -13,53 +13,136 @@
 --
 -- A child with head cost l and weight w has the finish tag start + l / w. The smallest eligible
 -- tag is admitted; then v = max(v, tag). Tags are integers, 1/1000 token. Root, policies and
--- workloads are few (tree.fold sees to it) and read as a whole; fairness keys are many and read one
--- by one.
+-- workloads are few (tree.fold sees to it); fairness keys are many and read one by one.
+--
+-- In a step, tags are numbers relative to `turns` of the parent, the spans of SPAN that v has behind
+-- it: so they stay whole numbers for ever (doubles do up to 2^53). In Redis a key's tag is text of
+-- fixed width, turns first.
 
 local tree = {}
 local ROOT = '.'
-local inner, fair, paths = nil, {}, {}
+local SPAN = 2 ^ 52
+local inner, all_read, new_nodes = {}, false, 0
+local fair, paths = {}, {}
+local inner_hash, fair_hash = cached(key.tree), cached(key.fair)
+local passed = {}
 
 local function tag_units(cost, weight)
   return math.max(1, math.floor(cost * 1000 / weight + 0.5))
 end
 
-local function parse(text, stored)
-  local n = split(stored, '%S+')
-  return {
-    path = text, start = tonumber(n[1]), debt = tonumber(n[2]), waiting = tonumber(n[3]),
-    held = tonumber(n[4]), generation = tonumber(n[5]), v = tonumber(n[6] or 0),
-    parked = n[7] == '1', stored = stored,
-  }
+local function split(text, pattern)
+  local parts = {}
+  for part in text:gmatch(pattern) do
+    parts[#parts + 1] = part
+  end
+  return parts
 end
 
-local function blank(path, generation)
-  return {
-    path = path, start = 0, debt = 0, waiting = 0, held = 0, generation = generation or 0, v = 0,
-    parked = false,
-  }
+-- The text of a tag in the virtual time of `parent`; texts are in the order of tags. In two halves:
+-- %d is fast, but a C long, of 32 bits in a WebAssembly server.
+local HALF = 1e8
+local function tag_text(parent, tag)
+  local turns = parent.turns
+  if tag < 0 or tag >= SPAN then
+    local more = math.floor(tag / SPAN)
+    turns, tag = math.max(0, turns + more), tag - more * SPAN
+  end
+  local low = tag % HALF
+  return string.format('%04d%08d%08d', turns, (tag - low) / HALF, low)
+end
+tree.tag_text = tag_text
+
+local function tag_number(parent, text)
+  return tonumber(text:sub(5)) + (tonumber(text:sub(1, 4)) - parent.turns) * SPAN
+end
+tree.tag_number = tag_number
+
+local function parent_of(path)
+  if path == ROOT then
+    return nil
+  end
+  return path:match('^([^/]+)/') or ROOT
 end
 
-local function idle_member(parent, child)
-  return parent.path .. ' ' .. pad_tag(child.start) .. ' ' .. child.path
+local function parse_inner(path, stored)
+  local node = { path = path, parent = parent_of(path), stored = stored }
+  if stored then
+    local start, debt, waiting, held, generation, v, turns, parked =
+      stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    node.start, node.debt, node.waiting = tonumber(start), tonumber(debt), tonumber(waiting)
+    node.held, node.generation, node.v = tonumber(held), tonumber(generation), tonumber(v)
+    node.turns, node.parked = tonumber(turns), parked == '1'
+    -- Policies are in no index: the root has few children.
+    node.in_idle = path:find('/') and node.waiting + node.held == 0 or false
+  else
+    node.start, node.debt, node.waiting, node.held, node.generation = 0, 0, 0, 0, 0
+    node.v, node.turns, node.parked = 0, 0, false
+    new_nodes = new_nodes + 1
+  end
+  return node
+end
+
+function tree.node(path)
+  local node = inner[path]
+  if not node then
+    node = parse_inner(path, not all_read and read(inner_hash, path))
+    inner[path] = node
+  end
+  return node
+end
+
+-- All policies and workloads, by path.
+function tree.inner()
+  if not all_read then
+    all_read = true
+    local flat = redis.call('HGETALL', key.tree)
+    for i = 1, #flat, 2 do
+      if not inner[flat[i]] then
+        inner[flat[i]] = parse_inner(flat[i], flat[i + 1])
+      end
+    end
+    tree.node(ROOT)
+  end
+  return inner
 end
 
 -- Where a queue stands in the tree, from its name 'policy/workload@weight/fairness key/limiters'.
 function tree.path(queue)
-  if not paths[queue] then
-    local policy, workload, fairness, names = queue:match('^([^/]*)/([^/]*)/([^/]*)/(.*)$')
-    local needs = split(names, '[^,]+')
-    paths[queue] = {
-      policy = policy,
-      workload = policy .. '/' .. workload,
-      fair = policy .. '/' .. workload .. '/' .. fairness,
-      weight = tonumber(workload:match('@([^@]*)$')),
-      limiters = needs,
+  local path = paths[queue]
+  if not path then
+    local policy_end = queue:find('/', 1, true)
+    local workload_end = queue:find('/', policy_end + 1, true)
+    local fair_end = queue:find('/', workload_end + 1, true)
+    local workload = queue:sub(1, workload_end - 1)
+    local needs, from = {}, fair_end + 1
+    while from <= #queue do
+      local comma = queue:find(',', from, true) or #queue + 1
+      needs[#needs + 1] = queue:sub(from, comma - 1)
+      from = comma + 1
+    end
+    path = {
+      policy = queue:sub(1, policy_end - 1), workload = workload, fair = queue:sub(1, fair_end - 1),
+      weight = tonumber(workload:match('@([^@]*)$')), limiters = needs,
       -- A request that needs no limiter stands at a gate that is always open.
       home = needs[1] or '-',
     }
+    paths[queue] = path
   end
-  return paths[queue]
+  return path
+end
+
+-- Reads what a step needs of many queues' nodes at once.
+function tree.fetch(queues)
+  local nodes, keys = { ROOT }, {}
+  for i, queue in ipairs(queues) do
+    local path = tree.path(queue)
+    nodes[#nodes + 1] = path.policy
+    nodes[#nodes + 1] = path.workload
+    keys[i] = path.fair
+  end
+  fetch(inner_hash, nodes)
+  fetch(fair_hash, keys)
 end
 
 -- Policies and workloads are compared one by one, so there must be few, whatever names callers
@@ -67,226 +150,46 @@ end
 local WORKLOADS = 128
 function tree.fold(queue)
   local path = tree.path(queue)
-  local nodes, count = tree.inner(), 0
-  if nodes[path.workload] then
+  local known = tree.node(path.workload)
+  if known.stored or known.waiting + known.held > 0 then
     return queue
   end
-  for _ in pairs(nodes) do
-    count = count + 1
-  end
-  if count < WORKLOADS then
+  if redis.call('HLEN', key.tree) + new_nodes <= WORKLOADS then
     return queue
   end
+  inner[path.workload] = nil
+  new_nodes = new_nodes - 1
   local policy, rest = queue:match('^([^/]*)/[^/]*(/.*)$')
   return policy .. '/(others)@1' .. rest
 end
 
-function tree.inner()
-  if not inner then
-    inner = {}
-    local flat = redis.call('HGETALL', key.tree)
-    for i = 1, #flat, 2 do
-      inner[flat[i]] = parse(flat[i], flat[i + 1])
-    end
-    inner[ROOT] = inner[ROOT] or blank(ROOT)
-  end
-  return inner
-end
-
-function tree.node(path)
-  local nodes = tree.inner()
-  nodes[path] = nodes[path] or blank(path)
-  return nodes[path]
-end
-
+-- The fairness key of a path.
 function tree.fair(path)
-  if not fair[path] then
-    local workload = tree.node(path:match('^(.*)/'))
-    local stored = redis.call('HGET', key.fair, path)
-    local node = stored and parse(path, stored)
-    if node and node.generation ~= workload.generation then
-      redis.call('ZREM', key.idle, idle_member(workload, node))
-      node = nil
-    end
-    fair[path] = node or blank(path, workload.generation)
-  end
-  return fair[path]
-end
-
--- The steps from the root to the fairness key of a queue: {parent, child, weight}.
-function tree.levels(path)
-  return {
-    { parent = tree.node(ROOT), child = tree.node(path.policy), weight = 1 },
-    { parent = tree.node(path.policy), child = tree.node(path.workload), weight = path.weight, indexed = true },
-    { parent = tree.node(path.workload), child = tree.fair(path.fair), weight = 1, indexed = true },
-  }
-end
-
-local function leave_idle(level)
-  if level.indexed and level.child.waiting == 0 and level.child.held == 0 then
-    redis.call('ZREM', key.idle, idle_member(level.parent, level.child))
-  end
-end
-
-local function enter_idle(level)
-  local child = level.child
-  if child.waiting > 0 then
-    return
-  end
-  child.start = math.max(0, child.start + child.debt)
-  child.debt = 0
-  child.parked = false
-  if not level.indexed or child.held > 0 then
-    return
-  end
-  if child == fair[child.path] and child.start <= level.parent.v then
-    child.gone = true
-  else
-    redis.call('ZADD', key.idle, 0, idle_member(level.parent, child))
-  end
-end
-
--- One more request waits. `returns` is the cost of a request that was admitted, came to nothing
--- and takes its place again: what it was charged is taken back, at once.
-function tree.arrive(path, returns)
-  local workload = tree.node(path.workload)
-  if workload.waiting == 0 and workload.held == 0 and workload.start <= tree.node(path.policy).v then
-    workload.generation = workload.generation + 1
-    workload.v = 0
-  end
-  for _, level in ipairs(tree.levels(path)) do
-    local child, parent = level.child, level.parent
-    leave_idle(level)
-    if returns then
-      local refund = tag_units(returns, level.weight)
-      child.start = math.max(0, child.start - refund, parent.v - refund)
-      child.held = child.held - 1
-    elseif child.waiting == 0 then
-      child.start = math.max(parent.v, child.start)
-    end
-    child.waiting = child.waiting + 1
-    child.gone = false
-  end
-  local root = tree.node(ROOT)
-  root.waiting = root.waiting + 1
-  if returns then
-    root.held = root.held - 1
-  end
-end
-
--- A request left its queue without being admitted.
-function tree.leave(path)
-  for _, level in ipairs(tree.levels(path)) do
-    level.child.waiting = level.child.waiting - 1
-    enter_idle(level)
-  end
-  local root = tree.node(ROOT)
-  root.waiting = root.waiting - 1
-end
-
--- Keys and workloads that v has passed carry no debt: forget a few, so that memory is bounded by
--- who is active. A workload goes only after its keys have gone.
-local PRUNED_A_STEP = 4
-local function forget(path)
-  local node = inner[path] or fair[path]
+  local node = fair[path.fair]
   if node then
-    node.gone = true
-  else
-    redis.call('HDEL', key.fair, path)
+    return node
   end
-end
-local function prune(parent)
-  local passed = redis.call('ZRANGEBYLEX', key.idle, '[' .. parent.path .. ' ',
-    '(' .. parent.path .. ' ' .. pad_tag(parent.v) .. '!', 'LIMIT', 0, PRUNED_A_STEP)
-  for _, member in ipairs(passed) do
-    local child = member:match('(%S+)$')
-    local below = inner[child] and lex_range(key.idle, child, 0, PRUNED_A_STEP) or {}
-    for _, grandchild in ipairs(below) do
-      redis.call('ZREM', key.idle, grandchild)
-      forget(grandchild:match('(%S+)$'))
-    end
-    if #below < PRUNED_A_STEP then
-      redis.call('ZREM', key.idle, member)
-      forget(child)
-    end
-  end
-end
-
--- A request of `cost` is admitted: charge it at every level. `seen` is the workload's v when the
--- request became the head of its queue: if v has passed its tag since, the queue stood blocked
--- meanwhile, and the tag is raised to v, so that it is next in line and has nothing saved up.
-function tree.charge(path, cost, seen)
-  for depth, level in ipairs(tree.levels(path)) do
-    local child, parent = level.child, level.parent
-    local length = tag_units(cost, level.weight)
-    local tag = child.start + length
-    if depth == 3 and tag < parent.v and parent.v > seen then
-      tag = parent.v
-    end
-    local moved = tag > parent.v
-    parent.v = math.max(parent.v, tag)
-    child.start = tag + child.debt
-    if child.debt < 0 then
-      child.start = math.max(child.start, parent.v - length)
-    end
-    child.debt = 0
-    child.waiting = child.waiting - 1
-    child.held = child.held + 1
-    enter_idle(level)
-    if moved and level.indexed then
-      prune(parent)
-    end
-  end
-  local root = tree.node(ROOT)
-  root.waiting = root.waiting - 1
-  root.held = root.held + 1
-end
-
--- The lease is over: the actual cost takes the place of the charged one, once.
-function tree.settle(path, charged, actual)
-  for _, level in ipairs(tree.levels(path)) do
-    local child = level.child
-    local delta = tag_units(actual, level.weight) - tag_units(charged, level.weight)
-    child.held = child.held - 1
-    if child.waiting > 0 then
-      child.debt = child.debt + delta
+  local workload, stored = tree.node(path.workload), read(fair_hash, path.fair)
+  node = { path = path.fair, start = 0, debt = 0, waiting = 0, held = 0, generation = workload.generation }
+  if stored then
+    local tag, debt, waiting, held, generation = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+    if tonumber(generation) == workload.generation then
+      node.start, node.debt = tag_number(workload, tag), tonumber(debt)
+      node.waiting, node.held = tonumber(waiting), tonumber(held)
+      node.in_idle = node.waiting + node.held == 0
     else
-      child.start = math.max(0, child.start + delta)
-      enter_idle(level)
+      redis.call('ZREM', key.idle, path.workload .. ' ' .. tag .. ' ' .. path.fair)
     end
   end
-  local root = tree.node(ROOT)
-  root.held = root.held - 1
+  node.stored, node.workload, node.is_key = stored, workload, true
+  fair[path.fair] = node
+  return node
 end
 
--- Writes back what the step read. With nothing waiting and every lease settled, virtual time
--- starts again from 0.
-function tree.save()
-  local function store(hash, node, with_v)
-    if node.gone and node.waiting == 0 and node.held == 0 then
-      redis.call('HDEL', hash, node.path)
-      return
-    end
-    local text = string.format('%.0f %.0f %d %d %d', node.start, node.debt, node.waiting, node.held, node.generation)
-    if with_v then
-      text = text .. string.format(' %.0f %d', node.v, node.parked and 1 or 0)
-    end
-    if text ~= node.stored then
-      redis.call('HSET', hash, node.path, text)
-    end
-  end
-  if not inner then
-    return
-  end
-  local root = tree.node(ROOT)
-  if root.waiting == 0 and root.held == 0 then
-    redis.call('DEL', key.tree, key.fair, key.idle)
-    return
-  end
-  for _, node in pairs(inner) do
-    store(key.tree, node, true)
-  end
-  for _, node in pairs(fair) do
-    store(key.fair, node, false)
-  end
+-- Calls `visit(parent, child, weight, indexed, ...)` for each step from the root to the fairness key.
+local function each_level(path, visit, ...)
+  local root, policy, workload = tree.node(ROOT), tree.node(path.policy), tree.node(path.workload)
+  visit(root, policy, 1, false, ...)
+  visit(policy, workload, path.weight, true, ...)
+  visit(workload, tree.fair(path), 1, true, ...)
 end

@@ -1,8 +1,9 @@
 import type { Redis } from 'ioredis';
 import { SluiceError } from '../errors.ts';
-import { parseId } from './ids.ts';
+import { Batch } from './batch.ts';
 import { domainKey, keySchema, keysOfStep, streamKey } from './keys.ts';
-import { loadScript, runScript, type Script } from './scripts.ts';
+import { loadScript, type Patch, runScript, type Script } from './scripts.ts';
+import { word } from './text.ts';
 import type {
   BeginResult,
   CancelResult,
@@ -11,16 +12,21 @@ import type {
   DomainView,
   FinishResult,
   Holder,
+  LiveRequest,
   Member,
   Outcome,
   PolicyRecord,
+  RekeyResult,
+  RemoveResult,
   RenewResult,
   ReplicaRecord,
+  RequestRecord,
   RequestView,
   Submission,
   SubmitResult,
   SweepResult,
 } from './types.ts';
+import { policyText, readableEnd, readableRequest, type Stored, submitItem } from './wire.ts';
 
 /** Bounds and periods of the engine, in ms unless named otherwise. */
 export interface AdmissionSettings {
@@ -40,6 +46,10 @@ export interface AdmissionSettings {
   readonly waitingLimit: number;
   /** Failed attempts after which a prompt has failed. */
   readonly maxAttempts: number;
+  /** How long what remains of an ended request is kept, at least {@link idAgeMs}. */
+  readonly keepMs: number;
+  /** The same for jobs. */
+  readonly keepJobMs: number;
 }
 
 export interface AdmissionOptions {
@@ -48,6 +58,8 @@ export interface AdmissionOptions {
   readonly settings: AdmissionSettings;
   /** Tests only: a clock in place of the server's, in ms. */
   readonly clock?: (() => number) | undefined;
+  /** Tests only: broken on purpose, to show that a test notices. */
+  readonly patch?: Patch | undefined;
 }
 
 /** What every step says beside its result. */
@@ -57,7 +69,12 @@ export interface StepReply {
   /** When something is due next, ms of Redis' time; absent when nothing is. */
   readonly due?: number;
   readonly dispatch?: readonly Dispatch[];
+  /** Version of the policies that live requests are being keyed anew for: somebody must do it. */
+  readonly rekeying?: number;
 }
+
+/** Requests of one script call; a call then takes a few ms at most. */
+const batchItems = 32;
 
 /** Ids that one `inspect` looks up: keeps a script call short. */
 const inspectedAtOnce = 500;
@@ -70,6 +87,7 @@ const steps = [
   'cancel',
   'sweep',
   'configure',
+  'rekey',
   'inspect',
 ] as const;
 type Step = (typeof steps)[number];
@@ -86,6 +104,10 @@ export class Admission {
   readonly #keys: readonly string[];
   readonly #scripts: ReadonlyMap<Step, Script>;
   readonly #listeners: ((reply: StepReply) => void)[] = [];
+  readonly #submits: Batch<Submitting, SubmitResult>;
+  readonly #begins: Batch<Holder & { readonly worker: string }, BeginResult>;
+  readonly #finishes: Batch<Finishing, FinishResult>;
+  readonly #cancels: Batch<{ readonly id: string; readonly message: string }, CancelResult>;
   #clockOffsetMs = 0;
 
   constructor(options: AdmissionOptions) {
@@ -94,7 +116,14 @@ export class Admission {
     this.#settings = options.settings;
     this.#clock = options.clock;
     this.#keys = keysOfStep(options.domain);
-    this.#scripts = new Map(steps.map((step) => [step, loadScript(step)]));
+    this.#scripts = new Map(steps.map((step) => [step, loadScript(step, options.patch)]));
+    const items = batchItems;
+    const bytesOf = ({ body }: Submitting) => body.length;
+    this.#submits = new Batch((list) => this.#submit(list), { items, bytesOf });
+    this.#begins = new Batch((list) => this.#begin(list), { items });
+    const answerBytes = ({ outcome: { answer = '' } }: Finishing) => answer.length;
+    this.#finishes = new Batch((list) => this.#finish(list), { items, bytesOf: answerBytes });
+    this.#cancels = new Batch((list) => this.#step('cancel', { items: list }), { items });
   }
 
   /** Called with each step's reply: hand on what it dispatches, wake up when it is due. */
@@ -108,57 +137,29 @@ export class Admission {
   }
 
   /** A request arrives. Safe to repeat with the same id. */
-  submit(submission: Submission): Promise<SubmitResult> {
-    const { id, kind, labels, queue, cost, pool, owner, version, body } = submission;
-    const timeMs = parseId(id)?.timeMs;
-    if (timeMs === undefined) throw new Error(`not a request id: ${id}`);
-    const args = {
-      id,
-      id_time: timeMs,
-      id_age_ms: this.#settings.idAgeMs,
-      version,
-      kind,
-      control_point: submission.controlPoint,
-      labels,
-      queue,
-      cost,
-      pool,
-      owner,
-      timeout_ms: submission.timeoutMs,
-      max_inflight_ms: submission.maxInflightMs,
-      keep_ms: submission.keepMs,
-      begin_ms: this.#settings.beginMs,
-      max_attempts: this.#settings.maxAttempts,
-      body_limit: this.#settings.bodyLimit,
-      waiting_limit: this.#settings.waitingLimit,
-    };
-    return this.#step('submit', args, body === undefined ? [] : [body]);
+  async submit(submission: Submission): Promise<SubmitResult> {
+    return this.#submits.add({ item: submitItem(submission), body: submission.body ?? '' });
   }
 
   /** A worker starts an attempt: of several deliveries exactly one gets the prompt. */
   begin(holder: Holder, worker: string): Promise<BeginResult> {
-    return this.#step('begin', { ...holder, worker, heartbeat_ms: this.#settings.heartbeatMs });
+    return this.#begins.add({ ...holder, worker });
   }
 
   /** The heartbeat of everything that a worker runs. */
   async renew(holders: readonly Holder[]): Promise<RenewResult> {
     if (holders.length === 0) return { items: [] };
-    return this.#step('renew', { items: holders, heartbeat_ms: this.#settings.heartbeatMs });
+    const args = { items: holders, heartbeat_ms: this.#settings.heartbeatMs };
+    return { items: await this.#step('renew', args) };
   }
 
   /** A holder is done: of a prompt with its attempt and token, of a flow with its id alone. */
   finish(holder: Holder | { readonly id: string }, outcome: Outcome): Promise<FinishResult> {
-    const { replicaDownMs, answer, ...rest } = outcome;
-    return this.#step(
-      'finish',
-      { ...holder, ...rest, replica_down_ms: replicaDownMs },
-      answer === undefined ? [] : [answer],
-      [streamKey(this.domain, holder.id)],
-    );
+    return this.#finishes.add({ holder, outcome });
   }
 
   cancel(id: string, message: string): Promise<CancelResult> {
-    return this.#step('cancel', { id, message });
+    return this.#cancels.add({ id, message });
   }
 
   /** Whatever is due, and the caller's sign of life. `leave`: the member is going away. */
@@ -170,12 +171,44 @@ export class Admission {
   async configure(change: {
     readonly policies?: readonly PolicyRecord[];
     readonly replicas?: Readonly<Record<string, readonly Omit<ReplicaRecord, 'pool'>[]>>;
-  }): Promise<Extract<ConfigureResult, { status: 'configured' }>> {
-    const policies = change.policies?.map((policy) => JSON.stringify(policy));
+  }): Promise<ConfigureResult> {
+    const policies = change.policies?.map(policyText);
     const args = { ...change, policies, schema: keySchema };
-    const result = await this.#step<ConfigureResult>('configure', args);
+    const result = await this.#step<ConfigureResult | Unreadable>('configure', args);
     if (result.status === 'unreadable') throw unreadable(result.schema);
     return result;
+  }
+
+  /**
+   * Takes a policy away. Refused as 'in_use' while requests wait or run in its order, and as
+   * 'stale_version' when the policies are not those of `version` any more.
+   */
+  async removePolicy(name: string, version: number): Promise<RemoveResult> {
+    const args = { remove: name, node: word(name), at_version: version, schema: keySchema };
+    const result = await this.#step<RemoveResult | Unreadable>('configure', args);
+    if (result.status === 'unreadable') throw unreadable(result.schema);
+    return result;
+  }
+
+  /** Puts live requests into the queues that the policies of `version` give them. */
+  rekey(
+    version: number,
+    items: readonly { readonly id: string; readonly queue: string }[],
+    done = false,
+  ): Promise<RekeyResult> {
+    return this.#step('rekey', { version, items, done });
+  }
+
+  /** Some of the live requests: those that wait ('requests') or hold slots. `cursor` '0' begins and ends. */
+  async inspectPage(
+    hash: 'requests' | 'held',
+    cursor: string,
+    count: number,
+  ): Promise<{ cursor: string; requests: readonly LiveRequest[] }> {
+    type Page = { cursor: string; requests: Stored<LiveRequest>[] | Record<string, never> };
+    const page = await this.#step<Page>('inspect', { what: 'page', hash, cursor, count });
+    const list = Array.isArray(page.requests) ? page.requests : [];
+    return { cursor: page.cursor, requests: list.map(readableRequest) };
   }
 
   /** @throws SluiceError when the domain's keys were written by a version that this one cannot read. */
@@ -184,8 +217,14 @@ export class Admission {
     if (schema !== undefined && schema !== keySchema) throw unreadable(schema);
   }
 
-  inspectRequest(id: string): Promise<RequestView> {
-    return this.#step('inspect', { what: 'request', id });
+  async inspectRequest(id: string): Promise<RequestView> {
+    const view = await this.#step<StoredView>('inspect', { what: 'request', id });
+    const { request, ended, ...rest } = view;
+    return {
+      ...rest,
+      ...(request && { request: readableRequest(request) }),
+      ...(ended && { ended: readableEnd(ended) }),
+    };
   }
 
   /** Which of these have not ended; at most {@link inspectedAtOnce} in one step. */
@@ -204,17 +243,20 @@ export class Admission {
 
   async inspectPolicies(): Promise<{
     version: number;
+    rekeying: number | undefined;
     schema: string | undefined;
     policies: PolicyRecord[];
   }> {
     const stored = await this.#step<{
       version: number;
+      rekeying?: number;
       schema?: string;
       policies: string[] | Record<string, never>;
     }>('inspect', { what: 'policies' });
     const list = Array.isArray(stored.policies) ? stored.policies : [];
     return {
       version: stored.version,
+      rekeying: stored.rekeying,
       schema: stored.schema,
       policies: list.map((text) => JSON.parse(text) as PolicyRecord),
     };
@@ -227,6 +269,7 @@ export class Admission {
       in_flight: Pairs;
       nodes: DomainView['nodes'];
       waiting: number;
+      lengths: Pairs;
       live: number;
       body_bytes: number;
       replicas: Pairs;
@@ -237,7 +280,9 @@ export class Admission {
     const numbers = (pairs: Pairs) =>
       Object.fromEntries(list(pairs).map(([name, value]) => [name, Number(value)]));
     return {
-      limits: numbers(stored.limits),
+      // Buckets are told by their policies.
+      limits: numbers(list(stored.limits).filter(([, value]) => !value.startsWith('bucket'))),
+      lengths: numbers(stored.lengths),
       inFlight: numbers(stored.in_flight),
       nodes: stored.nodes,
       waiting: stored.waiting,
@@ -255,6 +300,41 @@ export class Admission {
     await this.#redis.zrem(domainKey(this.domain, 'outbox'), ...members);
   }
 
+  #submit(list: readonly Submitting[]): Promise<SubmitResult[]> {
+    const { idAgeMs, bodyLimit, waitingLimit } = this.#settings;
+    const args = {
+      id_age_ms: idAgeMs,
+      body_limit: bodyLimit,
+      waiting_limit: waitingLimit,
+      items: list.map(({ item }) => item),
+    };
+    const bodies = list.map(({ body }) => body);
+    return this.#step('submit', args, bodies);
+  }
+
+  #begin(items: readonly (Holder & { readonly worker: string })[]): Promise<BeginResult[]> {
+    return this.#step('begin', { items, heartbeat_ms: this.#settings.heartbeatMs });
+  }
+
+  #finish(list: readonly Finishing[]): Promise<FinishResult[]> {
+    const answers: string[] = [];
+    const streams: string[] = [];
+    const items = list.map(({ holder, outcome }) => {
+      const { replicaDownMs, answer, ...rest } = outcome;
+      if (answer !== undefined) {
+        answers.push(answer);
+        streams.push(streamKey(this.domain, holder.id));
+      }
+      return {
+        ...holder,
+        ...rest,
+        replica_down_ms: replicaDownMs,
+        answer: answer === undefined ? undefined : answers.length,
+      };
+    });
+    return this.#step('finish', { items }, answers, streams);
+  }
+
   async #step<Result>(
     step: Step,
     args: object,
@@ -263,8 +343,16 @@ export class Admission {
   ): Promise<Result> {
     const script = this.#scripts.get(step);
     if (!script) throw new Error(`no step ${step}`);
+    const { beginMs, offerAgainMs, keepMs, keepJobMs, maxAttempts } = this.#settings;
     const clock = this.#clock === undefined ? '' : String(this.#clock());
-    const json = JSON.stringify({ ...args, offer_again_ms: this.#settings.offerAgainMs });
+    const json = JSON.stringify({
+      ...args,
+      begin_ms: beginMs,
+      offer_again_ms: offerAgainMs,
+      max_attempts: maxAttempts,
+      keep_ms: keepMs,
+      keep_job_ms: keepJobMs,
+    });
     const text = await runScript(
       this.#redis,
       script,
@@ -277,6 +365,20 @@ export class Admission {
     return reply.result;
   }
 }
+
+interface Submitting {
+  readonly item: readonly (string | number)[];
+  readonly body: string;
+}
+
+interface Finishing {
+  readonly holder: Holder | { readonly id: string };
+  readonly outcome: Outcome;
+}
+
+type StoredView = Omit<RequestView, 'request'> & { readonly request?: Stored<RequestRecord> };
+
+type Unreadable = { readonly status: 'unreadable'; readonly schema: string };
 
 function unreadable(schema: string): SluiceError {
   const message = `the keys in Redis are of schema ${schema}, this version reads ${keySchema}`;

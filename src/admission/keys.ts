@@ -4,27 +4,33 @@
  */
 
 /** What the keys hold is readable by code of this schema only. */
-export const keySchema = '1';
+export const keySchema = '2';
 
 const stepKeys = [
   'meta',
   'requests',
+  'held',
   'bodies',
   'waiting',
   'standing',
+  'queues',
   'tree',
   'fair',
-  'queues',
   'idle',
   'limits',
   'in_flight',
+  'buckets',
+  'full_at',
+  'lengths',
   'timers',
   'outbox',
-  'owned',
   'members',
   'replicas',
   'policies',
   'ended',
+  'ended_before',
+  'jobs_ended',
+  'jobs_ended_before',
   'due',
 ] as const;
 

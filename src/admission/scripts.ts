@@ -20,8 +20,11 @@ export interface Script {
   readonly lines: readonly string[];
 }
 
+/** Tests only: a change to the expanded source of a step, to show what the change breaks. */
+export type Patch = (step: string, source: string) => string;
+
 /** Reads `lua/<name>.lua` and what it uses. Throws if a file is missing. */
-export function loadScript(name: string): Script {
+export function loadScript(name: string, patch?: Patch): Script {
   const own = readLua(`${name}.lua`);
   const use = own.find((line) => line.startsWith('-- use '));
   const files = (use?.slice('-- use '.length).split(' ') ?? []).map((lib) => `lib/${lib}.lua`);
@@ -35,7 +38,8 @@ export function loadScript(name: string): Script {
       lines.push(`lua/${file}:${index + 1}`);
     }
   }
-  const source = text.join('\n');
+  const expanded = text.join('\n');
+  const source = patch?.(name, expanded) ?? expanded;
   return { name, source, sha: createHash('sha1').update(source).digest('hex'), lines };
 }
 

@@ -36,8 +36,14 @@ export interface Submission {
   /** Longest time in the queue. */
   readonly timeoutMs: number;
   readonly maxInflightMs: number;
-  /** How long its record and its answer are kept after the end. */
-  readonly keepMs: number;
+  /** To be fetched later: what remains of it is kept for longer. */
+  readonly job?: boolean | undefined;
+  /** Drawn from rate limits when it arrives; given back if it is never admitted. */
+  readonly rates?: readonly { readonly limiter: string; readonly tokens: number }[] | undefined;
+  /** Requests that may wait where it would: at its control point, in its workload. */
+  readonly queueLimits?:
+    | { readonly controlPoint?: number | undefined; readonly workload?: number | undefined }
+    | undefined;
   /** What the replica is sent. */
   readonly body?: string | undefined;
 }
@@ -55,8 +61,16 @@ export type SubmitResult =
   | { readonly status: 'stale_version'; readonly version: number }
   | {
       readonly status: 'rejected';
-      readonly reason: 'queue_full' | 'queue_timeout' | 'stale_id';
+      readonly reason:
+        | 'queue_full'
+        | 'queue_timeout'
+        | 'stale_id'
+        | 'rate_limited'
+        | 'over_capacity';
+      /** Exact for 'rate_limited', else an estimate. */
       readonly retry_after_ms?: number;
+      /** Whose limit it was, for 'rate_limited' and 'over_capacity'. */
+      readonly limiter?: string;
     };
 
 /** A replica as it is kept in Redis. */
@@ -132,30 +146,66 @@ export interface SweepResult {
   readonly joined: boolean;
 }
 
+/** A token bucket, as a policy states it. */
+export interface Bucket {
+  readonly capacity: number;
+  /** Tokens added in each interval. */
+  readonly fillAmount: number;
+  readonly intervalMs: number;
+  /** Added evenly; else at the end of each interval. */
+  readonly continuous: boolean;
+  /** Filling begins only after the time it takes to fill, counted from the first draw. */
+  readonly delayInitialFill: boolean;
+}
+
 export interface PolicyRecord {
   readonly name: string;
   /** Hash of the document. */
   readonly version: string;
+  /** Hash of what puts requests into queues: when it changes, live ones are keyed anew. */
+  readonly structure: string;
   /** Where it was read, a file's path or 'api'. */
   readonly source: string;
   readonly document: unknown;
-  /** Units by limit key. */
-  readonly limits: Readonly<Record<string, number>>;
+  /** Slots or a bucket, by limit key. */
+  readonly limits: Readonly<Record<string, number | Bucket>>;
 }
 
-export type ConfigureResult =
-  | {
-      readonly status: 'configured';
-      readonly version: number;
-      readonly applied: readonly string[];
-    }
-  | { readonly status: 'unreadable'; readonly schema: string };
+export interface ConfigureResult {
+  readonly status: 'configured';
+  readonly version: number;
+  readonly applied: readonly string[];
+  /** Nobody is admitted until live requests are keyed anew. */
+  readonly rekeying: boolean;
+}
+
+export type RemoveResult =
+  | ConfigureResult
+  | { readonly status: 'unknown' }
+  | { readonly status: 'stale_version'; readonly version: number }
+  | { readonly status: 'in_use'; readonly waiting: number; readonly in_flight: number };
+
+export type RekeyResult =
+  | { readonly status: 'rekeyed' }
+  | { readonly status: 'stale_version'; readonly version: number };
+
+/** What keying anew has to know of a request. */
+export interface LiveRequest {
+  readonly id: string;
+  readonly control_point: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly pool?: string;
+  readonly cost: number;
+  readonly queue: string;
+  readonly state: RequestState;
+}
 
 /** A live request as it is kept. Times in ms of Redis' clock. */
 export interface RequestRecord {
   readonly kind: 'prompt' | 'flow';
   readonly state: RequestState;
   readonly control_point: string;
+  readonly labels: Readonly<Record<string, string>>;
   readonly queue: string;
   readonly cost: number;
   readonly sequence: number;
@@ -192,14 +242,41 @@ export interface RequestView {
   readonly position?: number;
   readonly ahead?: number;
   readonly estimated_start_ms?: number;
-  readonly waits_for?: readonly { limiter: string; limit: number; in_flight: number }[];
+  readonly waits_for?: readonly WaitsFor[];
+}
+
+/** A limit that keeps a request waiting. */
+export interface WaitsFor {
+  readonly limiter: string;
+  /** Slots, or the capacity of a quota's bucket in tokens. */
+  readonly limit: number;
+  readonly in_flight?: number;
+  /** Some of the requests that hold it. */
+  readonly held_by?: readonly string[];
+  /** Tokens that a quota's bucket has now. */
+  readonly tokens?: number;
+  /** Until the quota can pay for this request, ms. */
+  readonly refill_ms?: number;
+  /** The request that the quota's next tokens are for. */
+  readonly held_for?: string;
 }
 
 export interface DomainView {
   readonly limits: Readonly<Record<string, number>>;
   readonly inFlight: Readonly<Record<string, number>>;
   /** Policies and workloads: path `policy` or `policy/workload@priority`; the root is '.'. */
-  readonly nodes: readonly { path: string; waiting: number; in_flight: number; v: string }[];
+  readonly nodes: readonly {
+    path: string;
+    waiting: number;
+    in_flight: number;
+    /** Virtual time, and where its own next request begins in its parent's: 1/1000 token. */
+    v: string;
+    start: string;
+    /** It could not run while others went ahead. */
+    parked: boolean;
+  }[];
+  /** Requests that wait, by control point. */
+  readonly lengths: Readonly<Record<string, number>>;
   readonly waiting: number;
   readonly live: number;
   readonly bodyBytes: number;

@@ -4,6 +4,7 @@ import { startNode } from '../node.ts';
 import { buildApp } from './app.ts';
 import { applyConfig, PolicyBook } from './policy-book.ts';
 import { Prompts } from './prompts.ts';
+import { Rekeyer } from './rekeyer.ts';
 import { Waiters } from './waiters.ts';
 
 export { readPolicies } from './policy-book.ts';
@@ -56,10 +57,14 @@ export async function startGateway(
   const { admission, redis } = node;
   const waiting = new Waiters(admission, (error) => log.warn({ err: error }, 'reading again'));
   waiters = waiting;
+  const policies = new PolicyBook(admission);
+  const rekeyer = new Rekeyer(admission, policies, (error) =>
+    log.warn({ err: error }, 'keying requests anew'),
+  );
   try {
     await applyConfig(admission, config);
-    const policies = new PolicyBook(admission);
     await policies.refresh();
+    await rekeyer.run();
     book = policies;
     const prompts = new Prompts({
       config,
@@ -80,6 +85,7 @@ export async function startGateway(
       await app.close();
       clearTimeout(grace);
       waiting.stop();
+      rekeyer.stop();
       await node.stop();
       log.info({ gateway: node.id }, 'gateway stopped');
     };
@@ -94,6 +100,7 @@ export async function startGateway(
     };
   } catch (error) {
     waiting.stop();
+    rekeyer.stop();
     await node.stop();
     throw error;
   }

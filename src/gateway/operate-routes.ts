@@ -91,7 +91,11 @@ function queueView(controlPoint: string, book: PolicyBook, view: DomainView): ob
 
 function limitViews(policy: Policy, view: DomainView): object[] {
   const node = view.nodes.find(({ path }) => isPath(path, policy.name));
-  return Object.keys(limitsOf(policy)).flatMap((key) => {
+  return Object.entries(limitsOf(policy)).flatMap(([key, own]): object[] => {
+    if (typeof own === 'object') {
+      const { capacity, fillAmount: fill_amount, intervalMs: interval_ms } = own;
+      return [{ key, capacity, fill_amount, interval_ms }];
+    }
     const limit = view.limits[key] ?? 0;
     const instances = Object.entries(view.inFlight).filter(([name]) => name.startsWith(`${key}=`));
     if (instances.length > 0) {

@@ -71,8 +71,8 @@ export function readPolicies(sources: Config['policies']): {
   const records = sources.flatMap(({ source, document }): PolicyRecord[] => {
     try {
       const policy = parsePolicy(document);
-      const { name, version } = policy;
-      return [{ name, version, source, document, limits: limitsOf(policy) }];
+      const { name, version, structure } = policy;
+      return [{ name, version, source, document, structure, limits: limitsOf(policy) }];
     } catch (error) {
       if (!(error instanceof PolicyError)) throw error;
       for (const { path, reason } of error.problems) {

@@ -185,10 +185,12 @@ export class Prompts {
         owner,
         timeoutMs,
         maxInflightMs,
-        keepMs: owner === undefined ? timeouts.keepJobMs : timeouts.keepMs,
+        job: owner === undefined,
+        rates: plan.rates,
+        queueLimits: plan.queueLimits,
         body: JSON.stringify(prompt.upstream),
       });
-      if (result.status === 'rejected') throw rejection(result);
+      if (result.status === 'rejected') throw rejection(result, plan.rateDeniedStatus);
       if (result.status !== 'stale_version') {
         for (const label of plan.defaulted) {
           labelMissing.publish({ policy: plan.policy, label } satisfies LabelMissing);
@@ -204,7 +206,10 @@ export class Prompts {
   }
 }
 
-function rejection(result: Extract<SubmitResult, { status: 'rejected' }>): SluiceError {
+function rejection(
+  result: Extract<SubmitResult, { status: 'rejected' }>,
+  rateDeniedStatus: number | undefined,
+): SluiceError {
   const retryAfterMs = result.retry_after_ms ?? 1_000;
   switch (result.reason) {
     case 'queue_full':
@@ -215,6 +220,17 @@ function rejection(result: Extract<SubmitResult, { status: 'rejected' }>): Sluic
       return new SluiceError('unavailable', 'the request took too long to reach the queue', {
         retryAfterMs,
       });
+    case 'rate_limited':
+      return new SluiceError('rate_limited', `the rate limit ${result.limiter} is used up`, {
+        retryAfterMs,
+        httpStatus: rateDeniedStatus,
+      });
+    case 'over_capacity':
+      return new SluiceError(
+        'invalid_request',
+        `the request costs more tokens than ${result.limiter} can ever hold`,
+        { param: 'tokens' },
+      );
   }
 }
 

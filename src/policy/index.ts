@@ -13,7 +13,12 @@ export {
 export { limitsOf, PolicyError, parsePolicy } from './parse.ts';
 export { schedule } from './schedule.ts';
 export type {
+  Bucket,
+  ConcurrencyPolicy,
+  Limit,
   Policy,
+  QuotaPolicy,
+  RatePolicy,
   Request,
   Schedule,
   Scheduler,

@@ -1,12 +1,25 @@
 /** Reads a values file into a policy, or says everything that is wrong with it. */
-import { createHash } from 'node:crypto';
-import type { Static } from 'typebox';
-import { checked, deepFreeze, isMapping, join, type Problem, parseDuration } from '../document.ts';
+import { checked, deepFreeze, join, type Problem, parseDuration } from '../document.ts';
 import { SluiceError } from '../errors.ts';
 import { parseMatcher } from './match.ts';
 import { labelLimit, policyLimiter } from './names.ts';
-import { valuesSchema } from './schema.ts';
-import type { Policy, Scheduler, Selector, Workload, WorkloadParameters } from './types.ts';
+import {
+  type GivenParameters,
+  type GivenRateLimiter,
+  type GivenScheduler,
+  type GivenSelectors,
+  schemaFor,
+} from './schema.ts';
+import { structureOf, versionOf } from './structure.ts';
+import type {
+  Bucket,
+  Limit,
+  Policy,
+  Scheduler,
+  Selector,
+  Workload,
+  WorkloadParameters,
+} from './types.ts';
 
 /** A policy that cannot be read: an `invalid_request` that carries every problem. */
 export class PolicyError extends SluiceError {
@@ -25,92 +38,147 @@ export class PolicyError extends SluiceError {
 /**
  * The policy in a values file (parsed JSON or YAML), frozen. Throws a {@link PolicyError} with every
  * problem at once. Fields of Aperture's that have no meaning here (`uri`, `alerter`, `agent_group`,
- * `max_idle_time`) are checked and otherwise ignored.
+ * `max_idle_time`, `lazy_sync`) are checked and otherwise ignored.
  */
 export function parsePolicy(document: unknown): Policy {
   const problems: Problem[] = plainProblems(document);
   if (problems.length > 0) throw new PolicyError(problems);
-  const values = checked(valuesSchema, document, '', problems);
+  const values = checked(schemaFor(document), document, '', problems);
   if (values === undefined) throw new PolicyError(problems);
-
-  const { policy_name: name, concurrency_scheduler: block } = values.policy;
-  const limiter = block.concurrency_limiter;
-  const limitByLabelKey = limiter.limit_by_label_key;
-  const selectors = block.selectors.map(
-    ({ control_point: controlPoint, label_matcher }): Selector => ({
-      controlPoint,
-      ...(label_matcher !== undefined && { matcher: parseMatcher(label_matcher) }),
-    }),
-  );
-  return deepFreeze({
-    name,
+  const common = {
+    name: values.policy.policy_name,
     version: versionOf(document),
+    structure: structureOf(document),
     document: structuredClone(document),
-    selectors,
-    maxConcurrency: block.max_concurrency,
-    ...(limitByLabelKey === undefined ? {} : { limitByLabelKey }),
-    perLabel: { ...limiter.per_label },
-    maxInflightMs: milliseconds(limiter.max_inflight_duration),
-    scheduler: parseScheduler(block.scheduler ?? {}),
-  });
+  };
+  switch (values.blueprint) {
+    case 'concurrency-scheduling/base': {
+      const block = values.policy.concurrency_scheduler;
+      const limiter = block.concurrency_limiter;
+      return deepFreeze<Policy>({
+        ...common,
+        kind: 'concurrency',
+        selectors: parseSelectors(block.selectors),
+        ...given('limitByLabelKey', limiter.limit_by_label_key),
+        maxConcurrency: block.max_concurrency,
+        perLabel: inKeyOrder(limiter.per_label ?? {}),
+        maxInflightMs: milliseconds(limiter.max_inflight_duration),
+        scheduler: parseScheduler(block.scheduler ?? {}),
+      });
+    }
+    case 'quota-scheduling/base': {
+      const block = values.policy.quota_scheduler;
+      return deepFreeze<Policy>({
+        ...common,
+        kind: 'quota',
+        selectors: parseSelectors(block.selectors),
+        ...given('limitByLabelKey', labelKeyOf(block.rate_limiter)),
+        bucket: parseBucket(block, block.rate_limiter),
+        scheduler: parseScheduler(block.scheduler ?? {}),
+      });
+    }
+    case 'rate-limiting/base': {
+      const block = values.policy.rate_limiter;
+      return deepFreeze<Policy>({
+        ...common,
+        kind: 'rate',
+        selectors: parseSelectors(block.selectors),
+        ...given('limitByLabelKey', labelKeyOf(block.parameters)),
+        bucket: parseBucket(block, block.parameters),
+        ...given('tokensLabelKey', block.request_parameters?.tokens_label_key),
+        ...given('deniedStatus', block.request_parameters?.denied_response_status_code),
+      });
+    }
+  }
 }
 
-/** The limits that a policy puts into Redis: limit key -> slots. */
-export function limitsOf(policy: Policy): Record<string, number> {
-  const limits = Object.entries(policy.perLabel).map(([label, slots]): [string, number] => [
+/** The limits that a policy puts into Redis: limit key -> slots or bucket. */
+export function limitsOf(policy: Policy): Record<string, Limit> {
+  const own =
+    policy.limitByLabelKey === undefined
+      ? policyLimiter(policy.name)
+      : labelLimit(policy.name, policy.limitByLabelKey);
+  if (policy.kind !== 'concurrency') return { [own]: policy.bucket };
+  const perLabel = Object.entries(policy.perLabel).map(([label, slots]): [string, number] => [
     labelLimit(policy.name, label),
     slots,
   ]);
-  if (policy.maxConcurrency !== undefined) {
-    const key =
-      policy.limitByLabelKey === undefined
-        ? policyLimiter(policy.name)
-        : labelLimit(policy.name, policy.limitByLabelKey);
-    limits.push([key, policy.maxConcurrency]);
-  }
-  return Object.fromEntries(limits);
+  return { ...Object.fromEntries(perLabel), [own]: policy.maxConcurrency };
 }
 
-type GivenScheduler = NonNullable<
-  Static<typeof valuesSchema>['policy']['concurrency_scheduler']['scheduler']
->;
-type GivenParameters = NonNullable<GivenScheduler['default_workload_parameters']>;
+function parseSelectors(selectors: GivenSelectors): Selector[] {
+  return selectors.map(({ control_point: controlPoint, label_matcher: matcher }) => ({
+    controlPoint,
+    ...given('matcher', matcher && parseMatcher(matcher)),
+  }));
+}
 
-function parseScheduler(given: GivenScheduler): Scheduler {
-  const workloads = (given.workloads ?? []).map(
+function parseBucket(
+  block: { readonly bucket_capacity: number; readonly fill_amount: number },
+  limiter: GivenRateLimiter,
+): Bucket {
+  return {
+    capacity: block.bucket_capacity,
+    fillAmount: block.fill_amount,
+    intervalMs: milliseconds(limiter.interval),
+    continuous: limiter.continuous_fill ?? true,
+    delayInitialFill: limiter.delay_initial_fill ?? false,
+  };
+}
+
+function labelKeyOf(limiter: GivenRateLimiter): string | undefined {
+  return limiter.limit_by_label_key ?? limiter.label_key;
+}
+
+function parseScheduler(scheduler: GivenScheduler): Scheduler {
+  const workloads = (scheduler.workloads ?? []).map(
     (workload, index): Workload => ({
       name: workload.name ?? `workload-${index}`,
       matcher: parseMatcher(workload.label_matcher),
       parameters: parseParameters(workload.parameters ?? {}),
     }),
   );
-  const margin = given.decision_deadline_margin;
+  const margin = scheduler.decision_deadline_margin;
   return {
-    ...(given.priority_label_key && { priorityLabelKey: given.priority_label_key }),
-    ...(given.tokens_label_key && { tokensLabelKey: given.tokens_label_key }),
-    ...(given.workload_label_key && { workloadLabelKey: given.workload_label_key }),
-    ...(given.fairness_label_key && { fairnessLabelKey: given.fairness_label_key }),
+    ...given('priorityLabelKey', scheduler.priority_label_key),
+    ...given('tokensLabelKey', scheduler.tokens_label_key),
+    ...given('workloadLabelKey', scheduler.workload_label_key),
+    ...given('fairnessLabelKey', scheduler.fairness_label_key),
     workloads,
-    default: parseParameters(given.default_workload_parameters ?? {}),
+    default: parseParameters(scheduler.default_workload_parameters ?? {}),
     deadlineMarginMs: margin === undefined ? 10 : milliseconds(margin),
-    ...(given.denied_response_status_code !== undefined && {
-      deniedStatus: given.denied_response_status_code,
-    }),
+    ...given('deniedStatus', scheduler.denied_response_status_code),
+    ...given('maxQueueLength', scheduler.max_queue_length),
   };
 }
 
-function parseParameters(given: GivenParameters): WorkloadParameters {
+function parseParameters(parameters: GivenParameters): WorkloadParameters {
+  const { tokens, queue_timeout: timeout } = parameters;
   return {
-    priority: given.priority ?? 1,
-    ...(given.tokens !== undefined && { tokens: Math.max(1, given.tokens) }),
-    ...(given.queue_timeout && { queueTimeoutMs: milliseconds(given.queue_timeout) }),
+    priority: parameters.priority ?? 1,
+    ...given('tokens', tokens === undefined ? undefined : Math.max(1, tokens)),
+    ...given('queueTimeoutMs', timeout === undefined ? undefined : milliseconds(timeout)),
+    ...given('maxQueueLength', parameters.max_queue_length),
   };
+}
+
+/** The property, or nothing where the document leaves the field out. */
+function given<Name extends string, Value>(
+  name: Name,
+  value: Value | undefined,
+): { readonly [key in Name]?: Value } {
+  return (value === undefined ? {} : { [name]: value }) as { readonly [key in Name]?: Value };
+}
+
+/** So that documents that differ only in the order of their keys give requests the same queues. */
+function inKeyOrder<Value>(record: Readonly<Record<string, Value>>): Record<string, Value> {
+  return Object.fromEntries(Object.entries(record).toSorted(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** A duration that the schema has let pass. */
-function milliseconds(given: string): number {
-  const ms = parseDuration(given);
-  if (ms === undefined) throw new Error(`the schema let pass the duration ${given}`);
+function milliseconds(text: string): number {
+  const ms = parseDuration(text);
+  if (ms === undefined) throw new Error(`the schema let pass the duration ${text}`);
   return ms;
 }
 
@@ -147,19 +215,4 @@ function plainProblems(document: unknown): Problem[] {
 function isPlain(value: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;
-}
-
-/** Equal for equal documents, whatever the order of their keys. */
-function versionOf(document: unknown): string {
-  return createHash('sha256')
-    .update(JSON.stringify(sorted(document)))
-    .digest('hex')
-    .slice(0, 16);
-}
-
-function sorted(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(sorted);
-  if (!isMapping(value)) return value;
-  const keys = Object.keys(value).sort();
-  return Object.fromEntries(keys.map((key) => [key, sorted(value[key])]));
 }

@@ -3,10 +3,17 @@ import { isPrintable, shown } from '../document.ts';
 import { SluiceError } from '../errors.ts';
 import { matches } from './match.ts';
 import { labelLimiter, policyLimiter, poolLimiter, queueKey } from './names.ts';
-import type { Policy, Request, Schedule, Scheduler, WorkloadParameters } from './types.ts';
-import { checkPriority, checkTokens, parsePriority, parseTokens } from './values.ts';
+import type {
+  Policy,
+  RatePolicy,
+  Request,
+  Schedule,
+  Scheduler,
+  WorkloadParameters,
+} from './types.ts';
+import { checkPriority, checkTokens, parseCharge, parsePriority, parseTokens } from './values.ts';
 
-/** The order of a control point without a policy: one queue, with no patience of its own. */
+/** The order where no policy gives one: one queue, with no patience of its own. */
 const plainScheduler: Scheduler = Object.freeze({
   workloads: [],
   default: { priority: 1 },
@@ -18,14 +25,16 @@ type Read = (key: string | undefined) => string | undefined;
 
 /**
  * Schedules a request under the policies that select it. All their limiters apply; the first in
- * name order gives the order. Labels are those that `validateLabels` let pass; an empty one counts
- * as missing. Throws an `invalid_request` whose `param` names the label or header when the
- * priority, the tokens, the deadline or the control point is not valid.
+ * name order that has a scheduler gives the order. Labels are those that `validateLabels` let pass;
+ * an empty one counts as missing. Throws an `invalid_request` whose `param` names the label or
+ * header when the priority, the tokens, the deadline or the control point is not valid.
  */
 export function schedule(policies: readonly Policy[], request: Request): Schedule {
   checkControlPoint(request.controlPoint);
   const applying = policies.filter((policy) => selects(policy, request)).sort(byName);
-  const [ordering] = applying;
+  const slots = applying.filter((policy) => policy.kind === 'concurrency');
+  const rates = applying.filter((policy) => policy.kind === 'rate');
+  const ordering = applying.find((policy) => policy.kind !== 'rate');
   const scheduler = ordering?.scheduler ?? plainScheduler;
   const defaulted = new Set<string>();
   const read: Read = (key) => {
@@ -51,10 +60,13 @@ export function schedule(policies: readonly Policy[], request: Request): Schedul
     fairnessKey,
     cost,
     limiters,
+    rates: ratesOf(rates, read),
     queue: queueKey({ policy, workload, priority, fairnessKey, limiters }),
     queueTimeoutMs: patienceOf(scheduler, parameters, request.timeoutMs),
-    maxInflightMs: smallest(applying.map(({ maxInflightMs }) => maxInflightMs)),
+    maxInflightMs: smallest(slots.map(({ maxInflightMs }) => maxInflightMs)),
     deniedStatus: scheduler.deniedStatus,
+    rateDeniedStatus: rates.find(({ deniedStatus }) => deniedStatus !== undefined)?.deniedStatus,
+    queueLimits: queueLimitsOf(applying, parameters),
     defaulted: [...defaulted],
   };
 }
@@ -99,20 +111,59 @@ function costOf(
   return parameters.tokens ?? checkTokens(request.tokensEstimate, 'tokens');
 }
 
-/** Most specific first: labels, the pool, global limits. */
+/** Slots before quotas, which are spent once they are taken; of each the most specific first. */
 function limitersOf(policies: readonly Policy[], pool: string | undefined, read: Read): string[] {
-  const byLabel: string[] = [];
-  const global: string[] = [];
-  for (const { name, perLabel, limitByLabelKey, maxConcurrency } of policies) {
-    const keys = Object.keys(perLabel);
-    if (limitByLabelKey !== undefined) keys.push(limitByLabelKey);
-    else if (maxConcurrency !== undefined) global.push(policyLimiter(name));
-    for (const key of keys) {
-      const value = read(key);
-      if (value !== undefined) byLabel.push(labelLimiter(name, key, value));
-    }
-  }
-  return [...byLabel, ...(pool === undefined ? [] : [poolLimiter(pool)]), ...global];
+  const slots = policies.filter((policy) => policy.kind === 'concurrency');
+  const quotas = policies.filter((policy) => policy.kind === 'quota');
+  return [
+    ...slots.flatMap((policy) => labelLimiters(policy, read)),
+    ...(pool === undefined ? [] : [poolLimiter(pool)]),
+    ...slots.flatMap(globalLimiters),
+    ...quotas.flatMap((policy) => labelLimiters(policy, read)),
+    ...quotas.flatMap(globalLimiters),
+  ];
+}
+
+/** A limit for each value of a label lets a request without the label pass. */
+function labelLimiters(policy: Policy, read: Read): string[] {
+  const keys = policy.kind === 'concurrency' ? Object.keys(policy.perLabel) : [];
+  if (policy.limitByLabelKey !== undefined) keys.push(policy.limitByLabelKey);
+  return keys.flatMap((key) => {
+    const value = read(key);
+    return value === undefined ? [] : [labelLimiter(policy.name, key, value)];
+  });
+}
+
+function globalLimiters(policy: Policy): string[] {
+  return policy.limitByLabelKey === undefined ? [policyLimiter(policy.name)] : [];
+}
+
+/** A limit that lets the request pass does not ask for its tokens either. */
+function ratesOf(policies: readonly RatePolicy[], read: Read): Schedule['rates'] {
+  return policies.flatMap((policy) => {
+    const [limiter] = [...labelLimiters(policy, read), ...globalLimiters(policy)];
+    if (limiter === undefined) return [];
+    const given = read(policy.tokensLabelKey);
+    const tokens = given === undefined ? 1 : parseCharge(given, `labels.${policy.tokensLabelKey}`);
+    return tokens === 0 ? [] : [{ limiter, tokens }];
+  });
+}
+
+/** Where a policy sets no limit there is none of its own; the domain's holds all the same. */
+function queueLimitsOf(
+  policies: readonly Policy[],
+  parameters: WorkloadParameters,
+): Schedule['queueLimits'] {
+  const controlPoint = smallest(
+    policies.flatMap((policy) =>
+      policy.kind === 'rate' ? [] : (policy.scheduler.maxQueueLength ?? []),
+    ),
+  );
+  const workload = parameters.maxQueueLength;
+  return {
+    ...(controlPoint !== undefined && { controlPoint }),
+    ...(workload !== undefined && { workload }),
+  };
 }
 
 function patienceOf(

@@ -1,6 +1,6 @@
 /**
- * The words of the policy part. A policy is Aperture's `concurrency-scheduling/base` values file,
- * read once; a request is scheduled with it by pure functions, so every gateway gets the same answer.
+ * The words of the policy part. A policy is one of Aperture's values files, read once; a request is
+ * scheduled with it by pure functions, so every gateway gets the same answer.
  */
 import type { LabelMatcher } from './match.ts';
 
@@ -26,6 +26,8 @@ export interface WorkloadParameters {
   readonly tokens?: number;
   /** How long a request may wait, in milliseconds; no limit of the policy's own when absent. */
   readonly queueTimeoutMs?: number;
+  /** How many requests may wait in the workload, 0 to 1e6. Sluice's own; no limit when absent. */
+  readonly maxQueueLength?: number;
 }
 
 /** A policy's order: which label gives what, and the workloads. */
@@ -42,25 +44,73 @@ export interface Scheduler {
   readonly deadlineMarginMs: number;
   /** HTTP status of the answer to a request that waited too long, where the policy names one. */
   readonly deniedStatus?: number;
+  /** How many requests may wait at the control point, 0 to 1e6. Sluice's own; no limit when absent. */
+  readonly maxQueueLength?: number;
 }
 
-/** One parsed values file. Frozen. */
-export interface Policy {
+/** A token bucket: it starts full, and what is taken out of it comes back with time alone. */
+export interface Bucket {
+  /** Tokens it holds at most, 1 to 1e7. */
+  readonly capacity: number;
+  /** Tokens added in each interval, 0.001 to 1e7. */
+  readonly fillAmount: number;
+  readonly intervalMs: number;
+  /** Evenly as time goes, else all of an interval at its end. */
+  readonly continuous: boolean;
+  /** Filling starts only when the time to fill has gone by since the first draw. */
+  readonly delayInitialFill: boolean;
+}
+
+/** What a limit key may have in use: so many slots, or what its bucket holds. */
+export type Limit = number | Bucket;
+
+interface AnyPolicy {
   readonly name: string;
   /** SHA-256 of the document's canonical JSON, its first 16 hexadecimal digits. */
   readonly version: string;
+  /**
+   * The same of the document without its amounts: equal for two documents that put every request
+   * into the same queue, at the same cost.
+   */
+  readonly structure: string;
   /** The values file as it was given. */
   readonly document: unknown;
   readonly selectors: readonly Selector[];
-  /** Slots: in all, or for each value of `limitByLabelKey`. */
-  readonly maxConcurrency: number | undefined;
+  /** The limit holds for each value of this label, and not for requests without it. */
   readonly limitByLabelKey?: string;
+}
+
+/** Slots, and an order for who waits for them: `concurrency-scheduling/base`. */
+export interface ConcurrencyPolicy extends AnyPolicy {
+  readonly kind: 'concurrency';
+  /** Slots: in all, or for each value of `limitByLabelKey`. */
+  readonly maxConcurrency: number;
   /** Slots for each value of a label, beside `maxConcurrency`: label key -> slots. */
   readonly perLabel: Readonly<Record<string, number>>;
   /** How long an admitted request may hold its slots, in milliseconds. */
   readonly maxInflightMs: number;
   readonly scheduler: Scheduler;
 }
+
+/** Tokens over time, and an order for who waits for them: `quota-scheduling/base`. */
+export interface QuotaPolicy extends AnyPolicy {
+  readonly kind: 'quota';
+  readonly bucket: Bucket;
+  readonly scheduler: Scheduler;
+}
+
+/** Tokens over time; who finds too few is refused at once: `rate-limiting/base`. */
+export interface RatePolicy extends AnyPolicy {
+  readonly kind: 'rate';
+  readonly bucket: Bucket;
+  /** The label that says how many tokens a request takes; 1 without it. */
+  readonly tokensLabelKey?: string;
+  /** HTTP status of the answer to a request that was refused, where the policy names one. */
+  readonly deniedStatus?: number;
+}
+
+/** One parsed values file. Frozen. */
+export type Policy = ConcurrencyPolicy | QuotaPolicy | RatePolicy;
 
 /** What scheduling needs to know of a request. */
 export interface Request {
@@ -78,7 +128,7 @@ export interface Request {
 
 /** Where a request waits, with what cost, and which limits it must pass. */
 export interface Schedule {
-  /** Name of the policy that gives the order; `-` when none selects the control point. */
+  /** Name of the policy that gives the order; `-` when none with a scheduler selects the request. */
   readonly policy: string;
   readonly workload: string;
   /** Weight in the fair order, 0.1 to 1000. */
@@ -87,16 +137,31 @@ export interface Schedule {
   readonly fairnessKey: string;
   /** Cost in the fair order: tokens, an integer from 1 to 1e7. */
   readonly cost: number;
-  /** Keys of the limiters it takes a slot of, most specific first. */
+  /**
+   * Keys of the limiters it is admitted by: those with slots, most specific first, then the buckets
+   * of quotas, which it takes its cost from.
+   */
   readonly limiters: readonly string[];
+  /**
+   * What it takes at once, before it waits: tokens of rate limiters' buckets, in name order of their
+   * policies. One that says it takes 0 tokens has no entry.
+   */
+  readonly rates: readonly { readonly limiter: string; readonly tokens: number }[];
   /** Identity of its queue: requests with equal ones are eligible together, first in first out. */
   readonly queue: string;
   /** The smaller of the policy's and the caller's, in milliseconds. */
   readonly queueTimeoutMs: number | undefined;
-  /** The smallest of the applying policies', in milliseconds. */
+  /** The smallest of the applying policies' that limit concurrency, in milliseconds. */
   readonly maxInflightMs: number | undefined;
   /** HTTP status for one that waited too long; that of `queue_timeout` when undefined. */
   readonly deniedStatus: number | undefined;
+  /** HTTP status for one that a rate limiter refused; that of `rate_limited` when undefined. */
+  readonly rateDeniedStatus: number | undefined;
+  /**
+   * How many requests may wait, where a policy says so: at its control point, the smallest of the
+   * applying policies'; in its workload, that of the policy that gives the order.
+   */
+  readonly queueLimits: { readonly controlPoint?: number; readonly workload?: number };
   /** Label keys that a policy asked for and the request lacks; each fell back to its default. */
   readonly defaulted: readonly string[];
 }

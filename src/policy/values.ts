@@ -108,14 +108,23 @@ export function checkPriority(value: number, param: string, given: unknown = val
 
 /** Tokens as a label gives them: a whole number from 0 to 1e7, where 0 counts as 1. */
 export function parseTokens(given: string, param: string): number {
-  const value = given.length <= 32 && /^\d+$/.test(given) ? Number(given) : Number.NaN;
-  return checkTokens(value, param, given);
+  return Math.max(tokensRange.least, parseCharge(given, param));
 }
 
 /** The same for tokens that are already a number. */
-export function checkTokens(value: number, param: string, given: unknown = value): number {
-  const { least, most } = tokensRange;
-  if (Number.isInteger(value) && value >= 0 && value <= most) return Math.max(least, value);
+export function checkTokens(value: number, param: string): number {
+  return Math.max(tokensRange.least, checkCharge(value, param, value));
+}
+
+/** Tokens as a label gives them to a rate limiter: a whole number from 0, which is free, to 1e7. */
+export function parseCharge(given: string, param: string): number {
+  const value = given.length <= 32 && /^\d+$/.test(given) ? Number(given) : Number.NaN;
+  return checkCharge(value, param, given);
+}
+
+function checkCharge(value: number, param: string, given: unknown): number {
+  const { most } = tokensRange;
+  if (Number.isInteger(value) && value >= 0 && value <= most) return value;
   throw invalid(param, `${param} must be a whole number from 0 to ${most}, not ${shown(given)}`);
 }
 

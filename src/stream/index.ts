@@ -52,8 +52,7 @@ export async function subscribe(options: SubscriptionOptions): Promise<void> {
   const { redis, channel, onEvent, onGap } = options;
   let subscribed = false;
   redis.on('message', (from: string, text: string) => {
-    const event = from === channel ? parseEvent(text) : undefined;
-    if (event) onEvent(event);
+    if (from === channel) for (const event of parseEvents(text)) onEvent(event);
   });
   redis.on('ready', () => {
     if (subscribed) onGap();
@@ -63,11 +62,12 @@ export async function subscribe(options: SubscriptionOptions): Promise<void> {
 }
 
 /** Anyone may publish on a channel: what is no event must not end the process. */
-function parseEvent(text: string): NodeEvent | undefined {
+function parseEvents(text: string): NodeEvent[] {
   try {
-    const event = JSON.parse(text) as Partial<NodeEvent> | null;
-    return typeof event?.id === 'string' ? (event as NodeEvent) : undefined;
+    const list = JSON.parse(text) as unknown;
+    if (!Array.isArray(list)) return [];
+    return list.filter((event: Partial<NodeEvent> | null) => typeof event?.id === 'string');
   } catch {
-    return undefined;
+    return [];
   }
 }

@@ -31,7 +31,7 @@ test('a submit that comes after its record is forgotten is refused, not run agai
   const id = await world.add(prompt);
   await world.admission.begin(world.holder(id), 'worker-gpu');
   await world.admission.finish(world.holder(id), { outcome: 'done' });
-  await world.pass(60_001);
+  await world.pass(120_001);
   expect(await world.state(id)).toBe('unknown');
   expect(await world.submit({ ...prompt, id })).toMatchObject({
     status: 'rejected',
@@ -556,7 +556,7 @@ test('after a drain nothing is left but what people configured and what is kept 
     await world.admission.finish(world.holder(job.id), { outcome: 'done' });
   }
   await world.check();
-  await world.pass(60_001);
+  await world.pass(120_001);
   const names = await world.redis.keys(domainKey(world.domain, '*'));
   const short = names.map((name) => name.slice(domainKey(world.domain, '').length));
   expect(short.toSorted()).toEqual(['limits', 'meta', 'policies', 'replicas']);

@@ -108,7 +108,7 @@ class Comparison {
         const id = this.#world.newId();
         const queue = queueOf(step);
         this.#waiting.push(id);
-        await admission.submit({
+        const result = await admission.submit({
           id,
           kind: 'flow',
           owner: this.#events.node,
@@ -119,8 +119,8 @@ class Comparison {
           version: this.#world.version,
           timeoutMs: 1e9,
           maxInflightMs: 1e9,
-          keepMs: 1_000,
         });
+        if (result.status === 'accepted' && result.state === 'admitted') this.#events.note(id);
         return this.#model.submit(id, queue, step.cost);
       }
       case 'end': {
@@ -163,6 +163,7 @@ class Comparison {
     const policies = ['p0', 'p1'].map((name) => ({
       name,
       version: JSON.stringify(this.#limits),
+      structure: name,
       source: 'test',
       document: {},
       limits: Object.fromEntries(limits.filter(([key]) => key.startsWith(name))),
@@ -184,10 +185,16 @@ class Events {
     this.#channel = nodeChannel(domain, this.node);
     subscriber.on('message', (channel: string, text: string) => {
       if (channel !== this.#channel) return;
-      const event = JSON.parse(text) as { id: string; state: string };
-      if (event.state === 'mark') this.#mark?.();
-      if (event.state === 'admitted') this.#admitted.push(event.id);
+      for (const event of JSON.parse(text) as { id: string; state: string }[]) {
+        if (event.state === 'mark') this.#mark?.();
+        if (event.state === 'admitted') this.#admitted.push(event.id);
+      }
     });
+  }
+
+  /** Admitted by its own submit, whose reply says so. */
+  note(id: string): void {
+    this.#admitted.push(id);
   }
 
   subscribe(subscriber: Redis): Promise<unknown> {
@@ -199,7 +206,7 @@ class Events {
     const marked = new Promise<void>((resolve) => {
       this.#mark = resolve;
     });
-    await this.#redis.publish(this.#channel, JSON.stringify({ state: 'mark' }));
+    await this.#redis.publish(this.#channel, JSON.stringify([{ state: 'mark' }]));
     await marked;
     const ids = this.#admitted;
     this.#admitted = [];

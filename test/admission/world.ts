@@ -11,9 +11,10 @@ import {
   type SubmitResult,
 } from '../../src/admission/index.ts';
 import { domainKey } from '../../src/admission/keys.ts';
+import { rekey } from '../../src/gateway/rekeyer.ts';
 import { limitsOf, parsePolicy, schedule } from '../../src/policy/index.ts';
 import { testRedis } from '../support/redis.ts';
-import { checkInvariants } from './invariants.ts';
+import { checkInvariants, parseRecord } from './invariants.ts';
 
 export const settings: AdmissionSettings = {
   beginMs: 5_000,
@@ -24,6 +25,8 @@ export const settings: AdmissionSettings = {
   bodyLimit: 10_000,
   waitingLimit: 1_000,
   maxAttempts: 3,
+  keepMs: 60_000,
+  keepJobMs: 3_600_000,
 };
 
 /** A policy document on control point `prompt`, with what a test wants of it. */
@@ -106,12 +109,14 @@ export class World {
       policies: this.#policies.map((policy) => ({
         name: policy.name,
         version: policy.version,
+        structure: policy.structure,
         source: 'test',
         document: policy.document,
         limits: limitsOf(policy),
       })),
     });
     this.version = result.version;
+    if (result.rekeying) await rekey(this.admission, this.#policies, this.version);
   }
 
   /** A pool with one replica and one worker of so many slots. */
@@ -162,7 +167,8 @@ export class World {
       owner: request.owner,
       timeoutMs: request.timeoutMs ?? 600_000,
       maxInflightMs: plan.maxInflightMs ?? 60_000,
-      keepMs: 60_000,
+      rates: plan.rates,
+      queueLimits: plan.queueLimits,
       body: request.body,
     });
   }
@@ -178,10 +184,15 @@ export class World {
     return request;
   }
 
-  /** Live requests that hold slots, in the order of their admission. */
+  /** Requests that hold slots, by the time of their admission, then their age. */
   async admitted(): Promise<string[]> {
-    const records = await this.redis.hgetall(domainKey(this.domain, 'requests'));
-    return Object.keys(records).filter((id) => JSON.parse(records[id] ?? '').state !== 'waiting');
+    const records = await this.redis.hgetall(domainKey(this.domain, 'held'));
+    const held = Object.entries(records).map(([id, text]) => {
+      const { admittedAt, sequence } = parseRecord(text);
+      return { id, admittedAt, sequence };
+    });
+    held.sort((a, b) => a.admittedAt - b.admittedAt || a.sequence - b.sequence);
+    return held.map(({ id }) => id);
   }
 
   end(id: string, tokens?: number) {

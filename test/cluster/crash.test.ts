@@ -13,7 +13,7 @@ test('a worker killed mid-prompt: another runs it on the same slot within 15 s',
   const first = await submitJob(gateway.url, 'the one whose worker dies');
   await cluster.simulator.until((counts) => counts.in_flight === 1);
   const second = await submitJob(gateway.url, 'the one behind it');
-  const { worker } = (await cluster.hash('requests'))[first] ?? {};
+  const { worker } = await cluster.running(first);
 
   const killedAt = Date.now();
   await workers[worker as 'w1' | 'w2'].kill('SIGKILL');
@@ -52,7 +52,7 @@ test('a gateway killed: its clients’ requests leave, its jobs end once, others
     await submitJob(dying.url, 'another job of it'),
   ];
   const other = chat(living.url, 'user_id=b', 'a client of the gateway that lives');
-  const all = async () => Object.keys(await cluster.hash('requests')).length === 5;
+  const all = async () => (await cluster.live()).length === 5;
   await eventually('five requests are in', all, 5_000);
 
   await dying.kill('SIGKILL');
@@ -62,10 +62,15 @@ test('a gateway killed: its clients’ requests leave, its jobs end once, others
     const done = async () => (await jobState(living.url, id)) === 'done';
     await eventually(`job ${id} is done`, done, 10_000);
   }
-  expect(await cluster.hash('requests')).toEqual({});
+  expect(await cluster.live()).toEqual([]);
   expect(await cluster.inFlight()).toEqual({});
-  const states = Object.values(await cluster.hash('ended')).map(({ state }) => state);
-  expect(states.toSorted()).toEqual(['cancelled', 'cancelled', 'done', 'done', 'done']);
+  expect((await cluster.ends()).toSorted()).toEqual([
+    'cancelled',
+    'cancelled',
+    'done',
+    'done',
+    'done',
+  ]);
   // The replica saw the one that ran, and each of the others once; never the one that waited.
   const outcomes = cluster.simulator.state().log.map(({ outcome }) => outcome);
   expect(outcomes.toSorted()).toEqual(['aborted', 'completed', 'completed', 'completed']);

@@ -74,12 +74,26 @@ export class Cluster {
     return this.#start('worker', id);
   }
 
-  /** A hash of the domain, parsed where it holds JSON. */
-  async hash(name: string): Promise<Record<string, Record<string, unknown>>> {
-    const raw = await this.redis.hgetall(domainKey(this.domain, name));
-    return Object.fromEntries(
-      Object.entries(raw).map(([field, text]) => [field, JSON.parse(text)]),
+  /** Ids of all live requests. */
+  async live(): Promise<string[]> {
+    const ids = await Promise.all(
+      ['requests', 'held'].map((name) => this.redis.hkeys(domainKey(this.domain, name))),
     );
+    return ids.flat();
+  }
+
+  /** What a running prompt's record says beside its times. */
+  async running(id: string): Promise<{ worker?: string }> {
+    const record = await this.redis.hget(domainKey(this.domain, 'held'), id);
+    return JSON.parse(record?.split('\n')[2] ?? '{}') as { worker?: string };
+  }
+
+  /** How requests ended: their states. */
+  async ends(): Promise<string[]> {
+    const ends = await Promise.all(
+      ['ended', 'jobs_ended'].map((name) => this.redis.hvals(domainKey(this.domain, name))),
+    );
+    return ends.flat().map((text) => text.split(' ')[0] ?? '');
   }
 
   /** Slots that are taken, by limiter. */

@@ -76,9 +76,9 @@ test('prompts, bodies, labels and keys are in no line, ids are', async () => {
 test('an error inside a step is logged with its place in the Lua file, without its arguments', async () => {
   const world = await newWorld();
   const redis = new Redis(world.redisUrl);
-  const broken = domainKey(world.config.domain, 'waiting');
+  const broken = domainKey(world.config.domain, 'fair');
   await redis.del(broken);
-  await redis.set(broken, 'not a sorted set');
+  await redis.set(broken, 'not a hash');
   const answer = await world.post('/v1/completions', { prompt }, { headers });
   await expectRefusal(answer, 'openai', { status: 500, code: 'internal' });
   const id = answer.headers.get('sluice-request-id');

@@ -1,24 +1,10 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { parse as parseYaml } from 'yaml';
-import { limitsOf, PolicyError, parseLimiter, parsePolicy } from '../../src/policy/index.ts';
-import { values } from './support.ts';
+import { limitsOf, parseLimiter, parsePolicy } from '../../src/policy/index.ts';
+import { problemsIn, schedulerIn, values } from './support.ts';
 
 const at = 'policy.concurrency_scheduler';
-
-/** The problems that the document is refused with, by path; fails when it is let pass. */
-function problemsIn(document: unknown): Record<string, string> {
-  try {
-    parsePolicy(document);
-  } catch (error) {
-    if (error instanceof PolicyError) {
-      expect(error.code).toBe('invalid_request');
-      return Object.fromEntries(error.problems.map(({ path, reason }) => [path, reason]));
-    }
-    throw error;
-  }
-  throw new Error('the document was let pass');
-}
 
 test("Aperture's own example file is read as it is", () => {
   const policy = parsePolicy(
@@ -38,6 +24,7 @@ policy:
 `),
   );
   expect(policy).toMatchObject({
+    kind: 'concurrency',
     name: 'concurrency-scheduling-test',
     selectors: [{ controlPoint: 'mistral-prompt' }],
     maxConcurrency: 2,
@@ -59,7 +46,7 @@ policy:
 test('workloads, matchers and durations are read into plain units', () => {
   const matcher = { match_labels: { tier: 'paid' } };
   const parameters = { priority: 10, tokens: 0, queue_timeout: '1m30s' };
-  const policy = parsePolicy(
+  const scheduler = schedulerIn(
     values({
       scheduler: {
         workloads: [{ name: 'paid', label_matcher: matcher, parameters }, { label_matcher: {} }],
@@ -68,7 +55,7 @@ test('workloads, matchers and durations are read into plain units', () => {
       },
     }),
   );
-  expect(policy.scheduler.workloads).toEqual([
+  expect(scheduler.workloads).toEqual([
     {
       name: 'paid',
       matcher: { matchLabels: { tier: 'paid' }, matchList: [] },
@@ -80,12 +67,12 @@ test('workloads, matchers and durations are read into plain units', () => {
       parameters: { priority: 1 },
     },
   ]);
-  expect(policy.scheduler).toMatchObject({ deadlineMarginMs: 500, deniedStatus: 429 });
+  expect(scheduler).toMatchObject({ deadlineMarginMs: 500, deniedStatus: 429 });
 });
 
 test('a document with many mistakes is refused once, with all of them and what would be right', () => {
   const found = problemsIn({
-    blueprint: 'rate-limiting/base',
+    blueprint: 'concurrency-limiting/base',
     colour: 'blue',
     policy: {
       policy_name: '-',
@@ -149,6 +136,7 @@ test('a document with many mistakes is refused once, with all of them and what w
       `${at}.scheduler.workloads[5].label_matcher.expression.any.of[1]`,
     ].sort(),
   );
+  expect(found.blueprint).toContain('`rate-limiting/base`, the blueprints that Sluice reads, not');
   expect(found[`${at}.max_concurency`]).toBe('is not a field; did you mean `max_concurrency`?');
   expect(found[`${at}.max_concurrency`]).toBe('must be a whole number from 1 to 1000000, not 0.5');
   expect(found[`${at}.concurrency_limiter.max_inflight_duration`]).toContain('such as "60s"');
@@ -252,5 +240,5 @@ test('a policy is frozen and keeps its own copy of the document', () => {
   expect(policy.document).toEqual(document);
   expect(policy.document).not.toBe(document);
   expect(Object.isFrozen(document)).toBe(false);
-  expect(() => Object.assign(policy.scheduler, { deniedStatus: 500 })).toThrow(TypeError);
+  expect(() => Object.assign(policy.selectors, { deniedStatus: 500 })).toThrow(TypeError);
 });

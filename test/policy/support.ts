@@ -1,4 +1,5 @@
 /** Values files for the tests of the policy part. */
+import { PolicyError, parsePolicy, type Scheduler } from '../../src/policy/index.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -30,6 +31,70 @@ export function values(
       },
     },
   };
+}
+
+/** The same of a quota. */
+export function quotaValues(
+  over: {
+    readonly name?: string;
+    readonly block?: Fields;
+    readonly limiter?: Fields;
+    readonly scheduler?: Fields;
+  } = {},
+): unknown {
+  return {
+    blueprint: 'quota-scheduling/base',
+    policy: {
+      policy_name: over.name ?? 'quota',
+      quota_scheduler: {
+        bucket_capacity: 500,
+        fill_amount: 25,
+        selectors: [{ control_point: 'mistral-prompt' }],
+        rate_limiter: { interval: '1s', ...over.limiter },
+        scheduler: { ...over.scheduler },
+        ...over.block,
+      },
+    },
+  };
+}
+
+/** The same of a rate limit. */
+export function rateValues(
+  over: { readonly name?: string; readonly block?: Fields; readonly limiter?: Fields } = {},
+): unknown {
+  return {
+    blueprint: 'rate-limiting/base',
+    policy: {
+      policy_name: over.name ?? 'rate',
+      rate_limiter: {
+        bucket_capacity: 40,
+        fill_amount: 2,
+        selectors: [{ control_point: 'mistral-prompt' }],
+        parameters: { interval: '1s', ...over.limiter },
+        ...over.block,
+      },
+    },
+  };
+}
+
+/** The scheduler that the document's policy orders with; fails when it has none. */
+export function schedulerIn(document: unknown): Scheduler {
+  const policy = parsePolicy(document);
+  if (policy.kind === 'rate') throw new Error('a rate limit has no scheduler');
+  return policy.scheduler;
+}
+
+/** The problems that the document is refused with, by path; fails when it is let pass. */
+export function problemsIn(document: unknown): Record<string, string> {
+  try {
+    parsePolicy(document);
+  } catch (error) {
+    if (error instanceof PolicyError && error.code === 'invalid_request') {
+      return Object.fromEntries(error.problems.map(({ path, reason }) => [path, reason]));
+    }
+    throw error;
+  }
+  throw new Error('the document was let pass');
 }
 
 /** Text of any kind that a caller could send, separators and control characters included. */

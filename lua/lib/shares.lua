@@ -1,0 +1,262 @@
+-- How virtual time moves, and with it the shares of policies, workloads and keys: what the moves of a
+-- request's life do to the nodes of lib/tree.lua.
+
+local function idle_member(parent, child)
+  return parent.path .. ' ' .. tag_text(parent, child.start) .. ' ' .. child.path
+end
+
+-- An idle child is in the index of those that v may still pass.
+local function leave_idle(parent, child)
+  if child.in_idle then
+    redis.call('ZREM', key.idle, idle_member(parent, child))
+    child.in_idle = false
+  end
+end
+
+-- Relative tags reach below 0 once v has begun a new turn.
+local function lowest(parent)
+  return parent.turns > 0 and -SPAN or 0
+end
+
+local function enter_idle(parent, child, indexed)
+  if child.waiting > 0 then
+    return
+  end
+  child.start = math.max(lowest(parent), child.start + child.debt)
+  child.debt = 0
+  child.parked = false
+  if not indexed or child.held > 0 then
+    return
+  end
+  if child.is_key and child.start <= parent.v then
+    child.gone = true
+  else
+    redis.call('ZADD', key.idle, 0, idle_member(parent, child))
+    child.in_idle = true
+  end
+end
+
+local function join(parent, child, weight, _, returns)
+  leave_idle(parent, child)
+  if returns then
+    local refund = tag_units(returns, weight)
+    child.start = math.max(lowest(parent), child.start - refund, parent.v - refund)
+    child.held = child.held - 1
+  elseif child.waiting == 0 then
+    child.start = math.max(parent.v, child.start)
+  end
+  child.waiting = child.waiting + 1
+  child.gone = false
+end
+
+local function begin_anew(workload)
+  for fair_path, child in pairs(fair) do
+    if child.workload == workload then
+      leave_idle(workload, child)
+      write(fair_hash, fair_path, false)
+      fair[fair_path] = nil
+    end
+  end
+  workload.generation = workload.generation + 1
+  workload.v, workload.turns = 0, 0
+end
+
+-- One more request waits. `returns` is the cost of a request that was admitted, came to nothing
+-- and takes its place again: what it was charged is taken back, at once.
+function tree.arrive(path, returns)
+  local workload = tree.node(path.workload)
+  if workload.waiting == 0 and workload.held == 0 and workload.start <= tree.node(path.policy).v then
+    begin_anew(workload)
+  end
+  each_level(path, join, returns)
+  local root = tree.node(ROOT)
+  root.waiting = root.waiting + 1
+  if returns then
+    root.held = root.held - 1
+  end
+end
+
+local function quit(parent, child, _, indexed)
+  child.waiting = child.waiting - 1
+  enter_idle(parent, child, indexed)
+end
+
+-- A request left its queue without being admitted.
+function tree.leave(path)
+  each_level(path, quit)
+  local root = tree.node(ROOT)
+  root.waiting = root.waiting - 1
+end
+
+-- Keeps tags far below 2^53: v begins a new turn, or, where all children are at hand, the time that
+-- all of them have behind them is taken away.
+local function turn(parent)
+  if parent.path:find('/') then
+    parent.v, parent.turns = parent.v - SPAN, parent.turns + 1
+    for _, child in pairs(fair) do
+      if child.workload == parent then
+        child.start = child.start - SPAN
+      end
+    end
+    return
+  end
+  local passed_by_all = parent.v
+  for _, child in pairs(tree.inner()) do
+    if child.parent == parent.path and child.waiting > 0 and not child.parked then
+      passed_by_all = math.min(passed_by_all, child.start)
+    end
+  end
+  for _, child in pairs(inner) do
+    if child.parent == parent.path then
+      local was_idle = child.in_idle
+      leave_idle(parent, child)
+      child.start = math.max(0, child.start - passed_by_all)
+      if was_idle then
+        redis.call('ZADD', key.idle, 0, idle_member(parent, child))
+        child.in_idle = true
+      end
+    end
+  end
+  parent.v = parent.v - passed_by_all
+end
+
+local function charge(parent, child, weight, indexed, cost, seen)
+  local length = tag_units(cost, weight)
+  local tag = child.start + length
+  if child.is_key and seen and tag < parent.v and tag_text(parent, parent.v) > seen then
+    tag = parent.v
+  end
+  if tag > parent.v then
+    parent.v = tag
+    passed[parent.path] = parent
+  end
+  child.start = tag + child.debt
+  if child.debt < 0 then
+    child.start = math.max(child.start, parent.v - length)
+  end
+  child.debt = 0
+  child.waiting = child.waiting - 1
+  child.held = child.held + 1
+  enter_idle(parent, child, indexed)
+  if parent.v >= SPAN then
+    turn(parent)
+  end
+end
+
+-- A request of `cost` is admitted: charge it at every level. `seen` is the workload's v when the
+-- request became the head of its queue: if v has passed its tag since, the queue stood blocked
+-- meanwhile, and the tag is raised to v, so that it is next in line and has nothing saved up.
+function tree.charge(path, cost, seen)
+  each_level(path, charge, cost, seen)
+  local root = tree.node(ROOT)
+  root.waiting = root.waiting - 1
+  root.held = root.held + 1
+end
+
+local function correct(parent, child, weight, indexed, charged, actual)
+  local delta = tag_units(actual, weight) - tag_units(charged, weight)
+  child.held = child.held - 1
+  if child.waiting > 0 then
+    child.debt = child.debt + delta
+  else
+    child.start = math.max(lowest(parent), child.start + delta)
+    enter_idle(parent, child, indexed)
+  end
+end
+
+-- The lease is over: the actual cost takes the place of the charged one, once.
+function tree.settle(path, charged, actual)
+  each_level(path, correct, charged, actual)
+  local root = tree.node(ROOT)
+  root.held = root.held - 1
+end
+
+local function let_in(parent, child)
+  leave_idle(parent, child)
+  child.held = child.held + 1
+  child.gone = false
+end
+
+-- A request that holds slots belongs to another queue from now on; what it was charged stays.
+function tree.move_held(from, to)
+  each_level(from, correct, 1, 1)
+  each_level(to, let_in)
+end
+
+-- Keys and workloads that v has passed carry no debt: forget a few, so that memory is bounded by
+-- who is active. A workload goes only after its keys have gone.
+local PRUNED_A_STEP = 4
+local function forget(path)
+  local node = inner[path] or fair[path]
+  if node then
+    node.gone, node.in_idle = true, false
+  else
+    write(fair_hash, path, false)
+  end
+end
+
+local function prune(parent)
+  local past = redis.call('ZRANGEBYLEX', key.idle, '[' .. parent.path .. ' ',
+    '(' .. parent.path .. ' ' .. tag_text(parent, parent.v) .. '!', 'LIMIT', 0, PRUNED_A_STEP)
+  for _, member in ipairs(past) do
+    local child = member:match('(%S+)$')
+    local is_workload = not parent.path:find('/')
+    local below = is_workload and lex_range(key.idle, child, 0, PRUNED_A_STEP) or {}
+    for _, grandchild in ipairs(below) do
+      redis.call('ZREM', key.idle, grandchild)
+      forget(grandchild:match('(%S+)$'))
+    end
+    if #below < PRUNED_A_STEP then
+      redis.call('ZREM', key.idle, member)
+      if is_workload then
+        tree.node(child)
+      end
+      forget(child)
+    end
+  end
+end
+
+local function save_node(hash, node, text)
+  if node.gone and node.waiting == 0 and node.held == 0 then
+    if node.stored then
+      write(hash, node.path, false)
+    end
+  elseif text ~= node.stored then
+    write(hash, node.path, text)
+  end
+end
+
+-- Writes back what changed. With nothing waiting and every lease settled, virtual time starts again
+-- from 0.
+function tree.save()
+  if not next(inner) then
+    return
+  end
+  local root = tree.node(ROOT)
+  if root.waiting == 0 and root.held == 0 then
+    if root.stored then
+      redis.call('UNLINK', key.tree, key.fair, key.idle)
+    end
+    return
+  end
+  for _, parent in pairs(passed) do
+    if parent.path ~= ROOT then
+      prune(parent)
+    end
+  end
+  for _, node in pairs(inner) do
+    if node.stored or node.waiting + node.held > 0 or node.start > 0 then
+      save_node(inner_hash, node, string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %d', node.start, node.debt,
+        node.waiting, node.held, node.generation, node.v, node.turns, node.parked and 1 or 0))
+    end
+  end
+  for _, node in pairs(fair) do
+    if node.stored or node.waiting + node.held > 0 or node.in_idle then
+      local debt = node.debt == 0 and '0' or string.format('%.0f', node.debt)
+      save_node(fair_hash, node, string.format('%s %s %d %d %d', tag_text(node.workload, node.start),
+        debt, node.waiting, node.held, node.generation))
+    end
+  end
+  flush(inner_hash)
+  flush(fair_hash)
+end

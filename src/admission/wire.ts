@@ -1,0 +1,63 @@
+/** What goes to the steps and comes back, in the form that they keep. */
+import { parseId } from './ids.ts';
+import { labelsText, none, readLabels, word } from './text.ts';
+import type { EndedRecord, PolicyRecord, Submission } from './types.ts';
+
+/** A submission as the step reads it, see lua/submit.lua. */
+export function submitItem(submission: Submission): readonly (string | number)[] {
+  const { id, version, pool, owner, rates = [], queueLimits } = submission;
+  const timeMs = parseId(id)?.timeMs;
+  if (timeMs === undefined) throw new Error(`not a request id: ${id}`);
+  const text = [
+    submission.queue,
+    submission.cost,
+    word(submission.controlPoint),
+    labelsText(submission.labels),
+    pool === undefined ? none : word(pool),
+    owner === undefined ? none : word(owner),
+    submission.timeoutMs,
+    submission.maxInflightMs,
+    submission.job ? 1 : 0,
+    rates.map(({ limiter, tokens }) => `${limiter};${tokens}`).join(',') || none,
+  ].join(' ');
+  const lengthLimit = queueLimits?.controlPoint ?? -1;
+  return [id, timeMs, version, text, lengthLimit, queueLimits?.workload ?? -1];
+}
+
+/** A record as the step tells it: its labels are text, and its words encoded. */
+export type Stored<Told extends { labels: unknown }> = Omit<Told, 'labels'> & { labels?: string };
+
+/** A live request with its words as they were. */
+export function readableRequest<
+  Told extends { control_point: string; labels: unknown; pool?: string; owner?: string },
+>(stored: Stored<Told>): Told {
+  const { control_point, labels, pool, owner } = stored as Told & { labels?: string };
+  return {
+    ...stored,
+    control_point: decodeURIComponent(control_point),
+    labels: readLabels(labels),
+    ...(pool !== undefined && { pool: decodeURIComponent(pool) }),
+    ...(owner !== undefined && { owner: decodeURIComponent(owner) }),
+  } as unknown as Told;
+}
+
+export function readableEnd(ended: EndedRecord): EndedRecord {
+  return { ...ended, control_point: decodeURIComponent(ended.control_point) };
+}
+
+/** A policy as it is kept, with its limits as the step reads them. */
+export function policyText(policy: PolicyRecord): string {
+  const limits = Object.entries(policy.limits).map(([key, limit]) => [
+    key,
+    typeof limit === 'number'
+      ? limit
+      : {
+          capacity: limit.capacity,
+          fill_amount: limit.fillAmount,
+          interval_ms: limit.intervalMs,
+          continuous: limit.continuous,
+          delay_initial_fill: limit.delayInitialFill,
+        },
+  ]);
+  return JSON.stringify({ ...policy, limits: Object.fromEntries(limits) });
+}

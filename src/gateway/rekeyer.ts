@@ -1,0 +1,99 @@
+import type { Admission, LiveRequest } from '../admission/index.ts';
+import { type Policy, schedule } from '../policy/index.ts';
+import type { PolicyBook } from './policy-book.ts';
+
+/** Requests of one step: keeps a script call short. */
+const pageItems = 64;
+/** How long another gateway leaves the work to the one that changed the policies, ms. */
+const helpAfterMs = 500;
+
+/**
+ * Puts every live request into the queue that the policies of `version` give it. Until that is done
+ * nobody is admitted: a request that does not count against a new limit yet would be let past it.
+ * Who holds slots comes first, so that no slot is counted too late. Several gateways may do it at a
+ * time; whoever is through first ends it. Stops early, and says false, when the policies have
+ * changed again.
+ */
+export async function rekey(
+  admission: Admission,
+  policies: readonly Policy[],
+  version: number,
+): Promise<boolean> {
+  for (const hash of ['held', 'requests'] as const) {
+    let cursor = '0';
+    do {
+      const page = await admission.inspectPage(hash, cursor, pageItems);
+      cursor = page.cursor;
+      const moved = page.requests.flatMap((request) => {
+        const queue = queueOf(request, policies);
+        return queue === request.queue ? [] : [{ id: request.id, queue }];
+      });
+      for (let from = 0; from < moved.length; from += pageItems) {
+        const items = moved.slice(from, from + pageItems);
+        if ((await admission.rekey(version, items)).status !== 'rekeyed') return false;
+      }
+    } while (cursor !== '0');
+  }
+  return (await admission.rekey(version, [], true)).status === 'rekeyed';
+}
+
+/** Where the policies put a request that is in the system already. */
+function queueOf(request: LiveRequest, policies: readonly Policy[]): string {
+  try {
+    return schedule(policies, {
+      controlPoint: request.control_point,
+      labels: request.labels,
+      tokensEstimate: request.cost,
+      pool: request.pool,
+    }).queue;
+  } catch {
+    // A label that a new policy reads is not what it must be, and nobody is there to be told: the
+    // request stays where it was accepted.
+    return request.queue;
+  }
+}
+
+/** Sees to it that requests are keyed anew, also when the gateway that began it has died. */
+export class Rekeyer {
+  readonly #admission: Admission;
+  readonly #book: PolicyBook;
+  readonly #onError: (error: unknown) => void;
+  #timer: NodeJS.Timeout | undefined;
+  #running = false;
+
+  constructor(admission: Admission, book: PolicyBook, onError: (error: unknown) => void) {
+    this.#admission = admission;
+    this.#book = book;
+    this.#onError = onError;
+    admission.onReply(({ rekeying }) => {
+      if (rekeying === undefined || this.#running || this.#timer !== undefined) return;
+      this.#timer = setTimeout(() => {
+        this.#timer = undefined;
+        this.run().catch(this.#onError);
+      }, helpAfterMs);
+    });
+  }
+
+  /** Keys requests anew if that is to be done; resolves when it is. */
+  async run(): Promise<void> {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      for (let done = false; !done; ) {
+        await this.#book.refresh();
+        const { version, rekeying } = await this.#admission.inspectPolicies();
+        if (rekeying === undefined) return;
+        done =
+          version === this.#book.version &&
+          (await rekey(this.#admission, this.#book.policies, version));
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+}
