@@ -7,10 +7,12 @@ KEYS, ARGV: see lib/step.lua.
 args: schema; policies [text of {name, version, structure, source, document, limits {limit key: units
   or {capacity, fill_amount, interval_ms, continuous, delay_initial_fill}}}] to add or replace, kept
   as they came (cjson would turn an empty list into an object); a policy with the content that it
-  has already is left alone; remove (name of a policy) and at_version (it is refused when the version
-  is another by now); replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each
+  has already is left alone, and one of source 'api' is only replaced by another of that source;
+  remove (name of a policy), force (also while it is in use) and at_version (it is refused when the
+  version is another by now); replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each
   pool named.
-result: {status: 'configured', version, applied [names], rekeying (bool)}, {status: 'unreadable',
+result: {status: 'configured', version, applied [names], kept [names, of source 'api'], rekeying
+  (bool)}, {status: 'unreadable',
   schema}, {status: 'unknown'} or {status: 'stale_version'} or {status: 'in_use', waiting, in_flight}
   for a policy that cannot be removed.
 Safe to repeat: the same input changes nothing.
@@ -36,7 +38,7 @@ local function policy_of(name)
   return stored and cjson.decode(stored)
 end
 
-local applied, changed, restructured = {}, {}, false
+local applied, kept, changed, restructured = {}, {}, {}, false
 
 local function set_limits(before, after)
   for limit_key in pairs(before) do
@@ -62,7 +64,7 @@ if args.remove then
     return close({ status = 'stale_version', version = version })
   end
   local node = tree.node(args.node)
-  if node.waiting + node.held > 0 then
+  if not args.force and node.waiting + node.held > 0 then
     return close({ status = 'in_use', waiting = node.waiting, in_flight = node.held })
   end
   redis.call('HDEL', key.policies, args.remove)
@@ -74,7 +76,11 @@ end
 for _, text in ipairs(args.policies or {}) do
   local policy = cjson.decode(text)
   local before = policy_of(policy.name)
-  if not before or before.version ~= policy.version then
+  if before and before.version == policy.version then
+    -- The same content changes nothing.
+  elseif before and before.source == 'api' and policy.source ~= 'api' then
+    kept[#kept + 1] = policy.name
+  else
     restructured = restructured or not before or before.structure ~= policy.structure
     set_limits(before and before.limits or {}, policy.limits)
     redis.call('HSET', key.policies, policy.name, text)
@@ -116,4 +122,7 @@ for limit_key in pairs(changed) do
   add_due(limit_key)
   add_due('after ' .. limit_key .. '= ' .. limit_key)
 end
-return close({ status = 'configured', version = version, applied = applied, rekeying = read(meta, 'rekeying') ~= false })
+return close({
+  status = 'configured', version = version, applied = applied, kept = #kept > 0 and kept or nil,
+  rekeying = read(meta, 'rekeying') ~= false,
+})

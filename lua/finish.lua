@@ -52,7 +52,7 @@ local function finish(item)
   return { status = 'ended', state = item.outcome }
 end
 
-local ids, queues, names = {}, {}, {}
+local ids, paths_used, names = {}, {}, {}
 for i, item in ipairs(args.items) do
   ids[i] = item.id
 end
@@ -60,15 +60,16 @@ requests.fetch(ids)
 for _, id in ipairs(ids) do
   local request = requests.load(id)
   if request then
-    queues[#queues + 1] = request.queue
-    for _, name in ipairs(tree.path(request.queue).limiters) do
+    local path = tree.path(request.queue)
+    paths_used[#paths_used + 1] = path
+    for _, name in ipairs(path.limiters) do
       names[#names + 1] = name
     end
   end
 end
 limiters.fetch(names)
 buckets.fetch(names)
-tree.fetch(queues)
+tree.fetch(paths_used)
 
 local results = {}
 for i, item in ipairs(args.items) do

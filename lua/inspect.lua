@@ -96,7 +96,7 @@ if args.what == 'request' then
     local list = waits_for(request)
     result.waits_for = #list > 0 and list or nil
   end
-  request.stored_in, request.id, request.text = nil, nil, nil
+  request.stored_in, request.id, request.text, request.changed, request.is_over = nil, nil, nil, nil, nil
   request.created_at, request.admitted_at = tonumber(request.created_at), tonumber(request.admitted_at)
   request.kind = request.pool and 'prompt' or 'flow'
   result.request = request

@@ -10,7 +10,8 @@ args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of
 From ARGV[3] on: for each item what the replica is sent, '' for nothing.
 result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
   'known', state} for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason:
-  'queue_full' | 'queue_timeout' | 'stale_id' | 'rate_limited' | 'over_capacity', retry_after_ms, limiter}.
+  'queue_full' | 'queue_timeout' | 'stale_id' | 'rate_limited' | 'over_capacity', retry_after_ms, limiter}
+  (for 'queue_full' what is full: 'waiting' | 'queued_bytes' | 'control_point' | 'workload').
   A request that is rejected has used nothing.
 Safe to repeat: a live or remembered id is only reported; an id that is older than records are kept
 is refused, so a late repeat never runs twice.
@@ -49,17 +50,25 @@ local function check_buckets(request)
   return nil
 end
 
-local function is_full(request, body, length_limit, workload_length_limit)
-  local path = tree.path(request.queue)
-  local function over(limit, length)
-    -- Where nobody may wait, one that can go at once is welcome.
-    return limit >= 0 and length >= limit
-      and (limit > 0 or standing.has(request.queue) or limiters.first_closed(path.limiters))
+-- Where nobody may wait, one that can go at once is welcome.
+local function over(limit, length, request)
+  return limit >= 0 and length >= limit and (limit > 0 or standing.has(request.queue)
+    or limiters.first_closed(tree.path(request.queue).limiters) ~= nil)
+end
+
+-- The limit that leaves no room for it, or nil.
+local function full(request, body, length_limit, workload_length_limit)
+  if tree.node(ROOT).waiting >= args.waiting_limit then
+    return 'waiting'
+  elseif #body > 0 and tonumber(read(meta, 'body_bytes') or 0) + #body > args.body_limit then
+    return 'queued_bytes'
+  elseif length_limit >= 0 and over(length_limit, requests.length(request.control_point), request) then
+    return 'control_point'
+  elseif workload_length_limit >= 0
+    and over(workload_length_limit, tree.node(tree.path(request.queue).workload).waiting, request) then
+    return 'workload'
   end
-  return tree.node(ROOT).waiting >= args.waiting_limit
-    or (#body > 0 and tonumber(read(meta, 'body_bytes') or 0) + #body > args.body_limit)
-    or over(length_limit, requests.length(request.control_point))
-    or over(workload_length_limit, tree.node(path.workload).waiting)
+  return nil
 end
 
 local ADMITTED = { status = 'accepted', state = 'admitted' }
@@ -70,7 +79,7 @@ local function submit(item, request, body)
   if live then
     return { status = 'known', state = live.state }
   end
-  local past = ended.get(id, request.job)
+  local past = ended.get(id)
   if past then
     return { status = 'known', state = past.state }
   end
@@ -87,8 +96,9 @@ local function submit(item, request, body)
   if queue ~= request.queue then
     requests.set_queue(request, queue)
   end
-  if is_full(request, body, length_limit, workload_length_limit) then
-    return reject('queue_full', estimate.wait_ms(queue, request.cost, 1, 1))
+  local full_limit = full(request, body, length_limit, workload_length_limit)
+  if full_limit then
+    return reject('queue_full', estimate.wait_ms(queue, request.cost, 1, 1), full_limit)
   end
   local refusal = check_buckets(request)
   if refusal then
@@ -113,15 +123,17 @@ local function submit(item, request, body)
   }
 end
 
-local list, ids, jobs, queues, names = {}, {}, {}, {}, {}
+local list, ids, job_ids, queues, paths_used, names = {}, {}, {}, {}, {}, {}
 for i, item in ipairs(args.items) do
   local id = item[1]
   local request = requests.parse(id, item[4])
   list[i], ids[i], queues[i] = request, id, request.queue
   if request.job then
-    jobs[#jobs + 1] = id
+    job_ids[#job_ids + 1] = id
   end
-  for _, name in ipairs(tree.path(request.queue).limiters) do
+  local path = tree.path(request.queue)
+  paths_used[i] = path
+  for _, name in ipairs(path.limiters) do
     names[#names + 1] = name
   end
   for name in requests.rates(request) do
@@ -130,10 +142,10 @@ for i, item in ipairs(args.items) do
 end
 requests.fetch(ids)
 ended.fetch(ids, false)
-ended.fetch(jobs, true)
+ended.fetch(job_ids, true)
 limiters.fetch(names)
 buckets.fetch(names)
-tree.fetch(queues)
+tree.fetch(paths_used)
 standing.fetch(queues)
 
 local results = {}

@@ -293,6 +293,7 @@ local function arrive(request)
   local policy, workload = tree.node(path.policy), tree.node(path.workload)
   tag_of_child(workload, policy, path.weight, request.cost)
   tag_of_child(policy, tree.node(ROOT), 1, request.cost)
-  charge(path, request.cost, nil, { [path.policy] = true, [path.workload] = true })
+  local others_wait = tree.node(ROOT).waiting > 1
+  charge(path, request.cost, nil, others_wait and { [path.policy] = true, [path.workload] = true })
   requests.admit(request)
 end

@@ -179,9 +179,10 @@ end
 
 -- The first of `names` that is closed, or nil when a request that needs them all may go.
 function limiters.first_closed(names)
-  for _, name in ipairs(names) do
-    if not limiters.is_open(name) then
-      return name
+  for i = 1, #names do
+    local limiter = limiters.get(names[i])
+    if limiter.taken >= limiter.limit or (limiter.bucket and buckets.closed(limiter)) then
+      return limiter.name
     end
   end
   return nil

@@ -5,45 +5,51 @@
 
 local ended = {}
 local generations = {
-  { now = cached(key.ended), before = cached(key.ended_before), keep_ms = args.keep_ms, turned = 'ended_turned' },
-  { now = cached(key.jobs_ended), before = cached(key.jobs_ended_before), keep_ms = args.keep_job_ms,
-    turned = 'jobs_turned' },
+  { now = key.ended, before = key.ended_before, keep_ms = args.keep_ms, turned = 'ended_turned', sets = {} },
+  { now = key.jobs_ended, before = key.jobs_ended_before, keep_ms = args.keep_job_ms, turned = 'jobs_turned', sets = {} },
 }
+local past_of = {}
 
 -- How long what remains of a request is kept, ms.
 function ended.keep_ms(request)
   return request.job and args.keep_job_ms or args.keep_ms
 end
 
-function ended.fetch(ids, are_jobs)
-  local kept = generations[are_jobs and 2 or 1]
-  fetch(kept.now, ids)
-  fetch(kept.before, ids)
-end
-
-local function find(kept, id)
-  local stored = read(kept.now, id) or read(kept.before, id)
-  if not stored then
-    return nil
-  end
+local function parse_past(stored, keep_ms)
   local state, ended_at, rest = stored:match('^(%S+) (%S+)\n(.*)$')
   ended_at = tonumber(ended_at)
-  if ended_at + kept.keep_ms <= now_ms then
-    return nil
-  end
-  return { state = state, ended_at = ended_at, rest = rest }
+  return ended_at + keep_ms > now_ms and { state = state, ended_at = ended_at, rest = rest } or false
 end
 
--- How a request ended, its record unread in `rest`, or nil. A submit knows whether it asks for a job.
-function ended.get(id, is_job)
-  if is_job ~= nil then
-    return find(generations[is_job and 2 or 1], id)
+-- Reads many at once; those of jobs are elsewhere than others.
+function ended.fetch(ids, are_jobs)
+  local kept = generations[are_jobs and 2 or 1]
+  local now, before = read_many(kept.now, ids), read_many(kept.before, ids)
+  for i, id in ipairs(ids) do
+    local stored = now[i] or before[i]
+    past_of[id] = stored and parse_past(stored, kept.keep_ms)
   end
-  return find(generations[1], id) or find(generations[2], id)
+end
+
+-- How a request ended, its record unread in `rest`, or nil.
+function ended.get(id)
+  local past = past_of[id]
+  if past == nil then
+    ended.fetch({ id }, false)
+    past = past_of[id]
+    if not past then
+      ended.fetch({ id }, true)
+      past = past_of[id]
+    end
+  end
+  return past or nil
 end
 
 function ended.put(id, state, record, is_job)
-  write(generations[is_job and 2 or 1].now, id, state .. ' ' .. now_text .. '\n' .. record)
+  local sets = generations[is_job and 2 or 1].sets
+  sets[#sets + 1] = id
+  sets[#sets + 1] = state .. ' ' .. now_text .. '\n' .. record
+  past_of[id] = { state = state, ended_at = now_ms, rest = record }
 end
 
 -- Before anything is read: moves on to new generations.
@@ -52,9 +58,9 @@ function ended.turn()
     local turned_at = tonumber(read(meta, kept.turned) or 0)
     if now_ms - turned_at >= kept.keep_ms then
       write(meta, kept.turned, now_ms)
-      redis.call('UNLINK', kept.before.name)
-      if redis.call('EXISTS', kept.now.name) == 1 then
-        redis.call('RENAME', kept.now.name, kept.before.name)
+      redis.call('UNLINK', kept.before)
+      if redis.call('EXISTS', kept.now) == 1 then
+        redis.call('RENAME', kept.now, kept.before)
       end
     end
   end
@@ -62,6 +68,6 @@ end
 
 function ended.save()
   for _, kept in ipairs(generations) do
-    flush(kept.now)
+    call_with('HSET', kept.now, kept.sets)
   end
 end

@@ -8,7 +8,7 @@
 
 local limiters = {}
 local known = {}
-local limits, in_flight = cached(key.limits), cached(key.in_flight)
+local limits, taken_changed = cached(key.limits), {}
 
 local function parse_bucket(stored)
   local capacity, fill, interval, even, delay = stored:match('^bucket (%S+) (%S+) (%S+) (%d) (%d)$')
@@ -44,33 +44,44 @@ local function read_limit(limit_key)
   return found
 end
 
-function limiters.get(name)
-  local limiter = known[name]
-  if not limiter then
-    local found = read_limit(limit_key_of(name))
-    limiter = { name = name, limit = found.limit, bucket = found.bucket, taken = tonumber(read(in_flight, name) or 0) }
-    known[name] = limiter
-  end
+local function add_known(name, taken)
+  local found = read_limit(limit_key_of(name))
+  local limiter = { name = name, limit = found.limit, bucket = found.bucket, taken = tonumber(taken or 0), state = false }
+  known[name] = limiter
   return limiter
 end
 
--- Reads what a step needs of many limiters at once.
+function limiters.get(name)
+  return known[name] or add_known(name, redis.call('HGET', key.in_flight, name))
+end
+
+-- Reads many at once.
 function limiters.fetch(names)
-  fetch(in_flight, names)
+  local wanted = {}
+  for _, name in ipairs(names) do
+    if not known[name] then
+      known[name] = true
+      wanted[#wanted + 1] = name
+    end
+  end
+  local taken = read_many(key.in_flight, wanted)
+  for i, name in ipairs(wanted) do
+    add_known(name, taken[i])
+  end
 end
 
 local function set_taken(limiter, taken)
   limiter.taken = taken
-  write(in_flight, limiter.name, taken > 0 and taken or false)
+  taken_changed[limiter] = true
 end
 
 function limiters.take(name)
-  local limiter = limiters.get(name)
+  local limiter = known[name] or limiters.get(name)
   set_taken(limiter, limiter.taken + 1)
 end
 
 function limiters.give_back(name)
-  local limiter = limiters.get(name)
+  local limiter = known[name] or limiters.get(name)
   set_taken(limiter, math.max(0, limiter.taken - 1))
 end
 
@@ -78,18 +89,24 @@ end
 function limiters.set_limit(limit_key, limit)
   write(limits, limit_key, limit)
   limit_of[limit_key] = nil
-  for name in pairs(known) do
+  local found = read_limit(limit_key)
+  for name, limiter in pairs(known) do
     if limit_key_of(name) == limit_key then
-      known[name] = nil
+      limiter.limit, limiter.bucket, limiter.state = found.limit, found.bucket, false
     end
   end
 end
 
-function limiters.stored(limit_key)
-  return read(limits, limit_key)
-end
-
 function limiters.save()
   flush(limits)
-  flush(in_flight)
+  local sets, removals = {}, {}
+  for limiter in pairs(taken_changed) do
+    if limiter.taken > 0 then
+      sets[#sets + 1] = limiter.name
+      sets[#sets + 1] = limiter.taken
+    else
+      removals[#removals + 1] = limiter.name
+    end
+  end
+  flush_lists(key.in_flight, sets, removals)
 end

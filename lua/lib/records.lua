@@ -9,9 +9,8 @@ local PROMPT_FIELDS = {
 }
 
 local requests = {}
-local waiting_hash, held_hash, bodies = cached(key.requests), cached(key.held), cached(key.bodies)
-local lengths = cached(key.lengths)
-local live, changed_requests, is_changed = {}, {}, {}
+local bodies, lengths = cached(key.bodies), cached(key.lengths)
+local live, changed_requests = {}, {}
 -- Its submit says so itself: its owner is told of admissions by others only.
 local submitting
 
@@ -19,7 +18,7 @@ local function some(word)
   return word ~= '.' and word or nil
 end
 
--- A request from its first line.
+-- A request from its first line. It has all fields from the start: a table that grows is made anew.
 function requests.parse(id, text)
   local queue, cost, control_point, labels, pool, owner, timeout_ms, max_inflight_ms, job, rates =
     text:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
@@ -27,12 +26,15 @@ function requests.parse(id, text)
     id = id, text = text, queue = queue, cost = tonumber(cost), control_point = control_point, labels = some(labels),
     pool = some(pool), owner = some(owner), timeout_ms = tonumber(timeout_ms),
     max_inflight_ms = tonumber(max_inflight_ms), job = job == '1', rates = some(rates),
+    sequence = false, created_at = false, deadline = false, admitted_at = nil, end_by = nil, state = false,
+    stored_in = false, changed = false, is_over = false, token = nil,
   }
 end
 
 local function decode(id, stored, is_held)
-  local text, sequence, created_at, admitted_at, rest = stored:match('^([^\n]*)\n(%S+) (%S+) (%S+)\n?(.*)$')
-  local request = requests.parse(id, text)
+  local line_end = stored:find('\n', 1, true)
+  local sequence, created_at, admitted_at, rest = stored:match('^(%S+) (%S+) (%S+)\n?(.*)$', line_end + 1)
+  local request = requests.parse(id, stored:sub(1, line_end - 1))
   request.sequence, request.created_at = tonumber(sequence), created_at
   request.deadline = created_at + request.timeout_ms
   request.state = 'waiting'
@@ -46,31 +48,32 @@ local function decode(id, stored, is_held)
     request.end_by = admitted_at + request.max_inflight_ms
     request.state = request.token and 'running' or 'admitted'
   end
-  request.stored_in = is_held and held_hash or waiting_hash
+  request.stored_in = is_held and 'held' or 'requests'
   return request
+end
+
+-- Reads many at once.
+function requests.fetch(ids)
+  local held, waiting = read_many(key.held, ids), read_many(key.requests, ids)
+  for i, id in ipairs(ids) do
+    if live[id] == nil then
+      local stored = held[i] or waiting[i]
+      live[id] = stored and decode(id, stored, held[i] and true or false)
+    end
+  end
 end
 
 -- The live request, or nil.
 function requests.load(id)
-  local request = live[id]
-  if request == nil then
-    local stored = read(held_hash, id)
-    local is_held = stored and true or false
-    stored = stored or read(waiting_hash, id)
-    request = stored and decode(id, stored, is_held) or false
-    live[id] = request
+  if live[id] == nil then
+    requests.fetch({ id })
   end
-  return request or nil
-end
-
-function requests.fetch(ids)
-  fetch(held_hash, ids)
-  fetch(waiting_hash, ids)
+  return live[id] or nil
 end
 
 local function mark_changed(request)
-  if not is_changed[request] then
-    is_changed[request] = true
+  if not request.changed then
+    request.changed = true
     changed_requests[#changed_requests + 1] = request
   end
 end
@@ -96,22 +99,25 @@ local function encode(request)
   return record
 end
 
--- Writes the records that changed, each to the hash of its state.
+-- Writes the records that changed, each to the hash of its state, in the order of the changes.
 function requests.flush()
+  local sets, removals = { held = {}, requests = {} }, { held = {}, requests = {} }
   for _, request in ipairs(changed_requests) do
-    local id = request.id
-    local hash = not request.is_over and (request.state == 'waiting' and waiting_hash or held_hash) or nil
+    local id, hash = request.id, nil
+    if not request.is_over then
+      hash = request.state == 'waiting' and 'requests' or 'held'
+      local list = sets[hash]
+      list[#list + 1] = id
+      list[#list + 1] = encode(request)
+    end
     if request.stored_in and request.stored_in ~= hash then
-      write(request.stored_in, id, false)
+      local list = removals[request.stored_in]
+      list[#list + 1] = id
     end
-    if hash then
-      write(hash, id, encode(request))
-    end
-    request.stored_in = hash
   end
-  changed_requests, is_changed = {}, {}
-  flush(waiting_hash)
-  flush(held_hash)
+  for hash in pairs(sets) do
+    flush_lists(key[hash], sets[hash], removals[hash])
+  end
   flush(bodies)
   flush(lengths)
 end
@@ -144,8 +150,10 @@ local function count_waiting(request, by)
 end
 
 -- The rate limits of a request and what it draws from each: 'limiter;tokens,...'.
+local function nothing()
+end
 function requests.rates(request)
-  return (request.rates or ''):gmatch('([^;,]+);([^;,]+)')
+  return request.rates and request.rates:gmatch('([^;,]+);([^;,]+)') or nothing
 end
 
 -- How a request ended, for people.

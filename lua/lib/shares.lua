@@ -49,12 +49,12 @@ local function join(parent, child, weight, _, returns)
   child.gone = false
 end
 
+-- Keys that the step has not read find out by their generation.
 local function begin_anew(workload)
-  for fair_path, child in pairs(fair) do
+  for _, child in pairs(fair) do
     if child.workload == workload then
       leave_idle(workload, child)
-      write(fair_hash, fair_path, false)
-      fair[fair_path] = nil
+      child.start, child.debt, child.generation = 0, 0, workload.generation + 1
     end
   end
   workload.generation = workload.generation + 1
@@ -191,7 +191,7 @@ local function forget(path)
   if node then
     node.gone, node.in_idle = true, false
   else
-    write(fair_hash, path, false)
+    forgotten_keys[#forgotten_keys + 1] = path
   end
 end
 
@@ -216,16 +216,6 @@ local function prune(parent)
   end
 end
 
-local function save_node(hash, node, text)
-  if node.gone and node.waiting == 0 and node.held == 0 then
-    if node.stored then
-      write(hash, node.path, false)
-    end
-  elseif text ~= node.stored then
-    write(hash, node.path, text)
-  end
-end
-
 -- Writes back what changed. With nothing waiting and every lease settled, virtual time starts again
 -- from 0.
 function tree.save()
@@ -244,19 +234,33 @@ function tree.save()
       prune(parent)
     end
   end
-  for _, node in pairs(inner) do
-    if node.stored or node.waiting + node.held > 0 or node.start > 0 then
-      save_node(inner_hash, node, string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %d', node.start, node.debt,
-        node.waiting, node.held, node.generation, node.v, node.turns, node.parked and 1 or 0))
-    end
-  end
-  for _, node in pairs(fair) do
-    if node.stored or node.waiting + node.held > 0 or node.in_idle then
-      local debt = node.debt == 0 and '0' or string.format('%.0f', node.debt)
-      save_node(fair_hash, node, string.format('%s %s %d %d %d', tag_text(node.workload, node.start),
-        debt, node.waiting, node.held, node.generation))
+  for path, node in pairs(inner) do
+    if node.gone and node.waiting == 0 and node.held == 0 then
+      write(inner_hash, path, false)
+    elseif node.stored or node.waiting + node.held > 0 or node.start > 0 then
+      local text = string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %d', node.start, node.debt, node.waiting,
+        node.held, node.generation, node.v, node.turns, node.parked and 1 or 0)
+      if text ~= node.stored then
+        write(inner_hash, path, text)
+      end
     end
   end
   flush(inner_hash)
-  flush(fair_hash)
+  local sets, removals = {}, forgotten_keys
+  for path, node in pairs(fair) do
+    if node.waiting == 0 and node.held == 0 and not node.in_idle then
+      if node.stored then
+        removals[#removals + 1] = path
+      end
+    else
+      local debt = node.debt == 0 and '0' or string.format('%.0f', node.debt)
+      local text = string.format('%s %s %d %d %d', tag_text(node.workload, node.start), debt, node.waiting, node.held,
+        node.generation)
+      if text ~= node.stored then
+        sets[#sets + 1] = path
+        sets[#sets + 1] = text
+      end
+    end
+  end
+  flush_lists(key.fair, sets, removals)
 end

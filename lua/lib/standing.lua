@@ -14,18 +14,20 @@
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
 local open = {}
-local queue_hash = cached(key.queues)
 local states, changed = {}, {}
+
+local function parse_state(stored)
+  if not stored then
+    return false
+  end
+  local gate, sequence, cost, tag, seen = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+  return { gate = gate, sequence = tonumber(sequence), cost = tonumber(cost), tag = tag, seen = seen }
+end
 
 local function state_of(queue)
   local state = states[queue]
   if state == nil then
-    local stored = read(queue_hash, queue)
-    state = false
-    if stored then
-      local gate, sequence, cost, tag, seen = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+)$')
-      state = { gate = gate, sequence = tonumber(sequence), cost = tonumber(cost), tag = tag, seen = seen }
-    end
+    state = parse_state(redis.call('HGET', key.queues, queue))
     states[queue] = state
   end
   return state
@@ -36,9 +38,12 @@ local function set_state(queue, state)
   changed[queue] = true
 end
 
--- Reads what a step needs of many queues at once.
+-- Reads many at once.
 function standing.fetch(queues)
-  fetch(queue_hash, queues)
+  local stored = read_many(key.queues, queues)
+  for i, queue in ipairs(queues) do
+    states[queue] = parse_state(stored[i])
+  end
 end
 
 -- Whether requests wait in a queue.
@@ -178,11 +183,16 @@ function standing.heads(queue, count)
 end
 
 function standing.save()
+  local sets, removals = {}, {}
   for queue in pairs(changed) do
     local state = states[queue]
-    write(queue_hash, queue, state and string.format('%s %.0f %.0f %s %s',
-      state.gate, state.sequence, state.cost, state.tag, state.seen))
+    if state then
+      sets[#sets + 1] = queue
+      sets[#sets + 1] = string.format('%s %.0f %.0f %s %s', state.gate, state.sequence, state.cost, state.tag, state.seen)
+    else
+      removals[#removals + 1] = queue
+    end
   end
   changed = {}
-  flush(queue_hash)
+  flush_lists(key.queues, sets, removals)
 end

@@ -50,7 +50,7 @@ local args = cjson.decode(ARGV[2])
 -- A hash as the step sees it: a field is read once, and what changed is written by flush, so that
 -- requests that share a step share its commands.
 local function cached(name)
-  return { name = name, values = {}, changed = {}, is_changed = {} }
+  return { name = name, values = {}, changed = {} }
 end
 
 -- The field's value, or false.
@@ -63,18 +63,16 @@ local function read(hash, field)
   return value
 end
 
+-- Values of many fields, in their order, false for none.
+local function read_many(name, fields)
+  return #fields > 0 and redis.call('HMGET', name, unpack(fields)) or {}
+end
+
 -- Reads many fields at once, for the `read`s that follow.
 local function fetch(hash, fields)
-  local wanted = {}
-  for _, field in ipairs(fields) do
+  local values = read_many(hash.name, fields)
+  for i, field in ipairs(fields) do
     if hash.values[field] == nil then
-      hash.values[field] = false
-      wanted[#wanted + 1] = field
-    end
-  end
-  if #wanted > 0 then
-    local values = redis.call('HMGET', hash.name, unpack(wanted))
-    for i, field in ipairs(wanted) do
       hash.values[field] = values[i]
     end
   end
@@ -83,10 +81,7 @@ end
 -- `value` false removes the field.
 local function write(hash, field, value)
   hash.values[field] = value
-  if not hash.is_changed[field] then
-    hash.is_changed[field] = true
-    hash.changed[#hash.changed + 1] = field
-  end
+  hash.changed[field] = true
 end
 
 -- Redis takes as many arguments as Lua can unpack: a few thousand.
@@ -97,9 +92,15 @@ local function call_with(command, name, list)
   end
 end
 
+-- Fields of a hash that are written once: `sets` is field, value, field, value ...
+local function flush_lists(name, sets, removals)
+  call_with('HSET', name, sets)
+  call_with('HDEL', name, removals)
+end
+
 local function flush(hash)
   local sets, removals = {}, {}
-  for _, field in ipairs(hash.changed) do
+  for field in pairs(hash.changed) do
     local value = hash.values[field]
     if value then
       sets[#sets + 1] = field
@@ -108,9 +109,8 @@ local function flush(hash)
       removals[#removals + 1] = field
     end
   end
-  call_with('HSET', hash.name, sets)
-  call_with('HDEL', hash.name, removals)
-  hash.changed, hash.is_changed = {}, {}
+  flush_lists(hash.name, sets, removals)
+  hash.changed = {}
 end
 
 -- A zset by score, written by flush_scores.

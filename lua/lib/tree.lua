@@ -24,10 +24,13 @@ local ROOT = '.'
 local SPAN = 2 ^ 52
 local inner, all_read, new_nodes = {}, false, 0
 local fair, paths = {}, {}
-local inner_hash, fair_hash = cached(key.tree), cached(key.fair)
+local inner_hash, forgotten_keys = cached(key.tree), {}
 local passed = {}
 
 local function tag_units(cost, weight)
+  if weight == 1 then
+    return cost * 1000
+  end
   return math.max(1, math.floor(cost * 1000 / weight + 0.5))
 end
 
@@ -132,19 +135,6 @@ function tree.path(queue)
   return path
 end
 
--- Reads what a step needs of many queues' nodes at once.
-function tree.fetch(queues)
-  local nodes, keys = { ROOT }, {}
-  for i, queue in ipairs(queues) do
-    local path = tree.path(queue)
-    nodes[#nodes + 1] = path.policy
-    nodes[#nodes + 1] = path.workload
-    keys[i] = path.fair
-  end
-  fetch(inner_hash, nodes)
-  fetch(fair_hash, keys)
-end
-
 -- Policies and workloads are compared one by one, so there must be few, whatever names callers
 -- invent: past the limit a new workload's requests share one of weight 1.
 local WORKLOADS = 128
@@ -163,14 +153,12 @@ function tree.fold(queue)
   return policy .. '/(others)@1' .. rest
 end
 
--- The fairness key of a path.
-function tree.fair(path)
-  local node = fair[path.fair]
-  if node then
-    return node
-  end
-  local workload, stored = tree.node(path.workload), read(fair_hash, path.fair)
-  node = { path = path.fair, start = 0, debt = 0, waiting = 0, held = 0, generation = workload.generation }
+local function add_fair(path, stored)
+  local workload = tree.node(path.workload)
+  local node = {
+    path = path.fair, workload = workload, is_key = true, stored = stored, start = 0, debt = 0, waiting = 0, held = 0,
+    generation = workload.generation, in_idle = false, gone = false, parked = false,
+  }
   if stored then
     local tag, debt, waiting, held, generation = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+)$')
     if tonumber(generation) == workload.generation then
@@ -181,15 +169,42 @@ function tree.fair(path)
       redis.call('ZREM', key.idle, path.workload .. ' ' .. tag .. ' ' .. path.fair)
     end
   end
-  node.stored, node.workload, node.is_key = stored, workload, true
   fair[path.fair] = node
   return node
 end
 
+-- The fairness key of a path.
+function tree.fair(path)
+  return fair[path.fair] or add_fair(path, redis.call('HGET', key.fair, path.fair))
+end
+
+-- Reads what a step needs of many paths at once.
+function tree.fetch(list)
+  local nodes, keys, wanted = { ROOT }, {}, {}
+  for _, path in ipairs(list) do
+    if inner[path.policy] == nil then
+      nodes[#nodes + 1] = path.policy
+    end
+    if inner[path.workload] == nil then
+      nodes[#nodes + 1] = path.workload
+    end
+    if fair[path.fair] == nil then
+      fair[path.fair] = false
+      keys[#keys + 1] = path.fair
+      wanted[#wanted + 1] = path
+    end
+  end
+  fetch(inner_hash, nodes)
+  local stored = read_many(key.fair, keys)
+  for i, path in ipairs(wanted) do
+    add_fair(path, stored[i])
+  end
+end
+
 -- Calls `visit(parent, child, weight, indexed, ...)` for each step from the root to the fairness key.
 local function each_level(path, visit, ...)
-  local root, policy, workload = tree.node(ROOT), tree.node(path.policy), tree.node(path.workload)
-  visit(root, policy, 1, false, ...)
+  local policy, workload = tree.node(path.policy), tree.node(path.workload)
+  visit(tree.node(ROOT), policy, 1, false, ...)
   visit(policy, workload, path.weight, true, ...)
-  visit(workload, tree.fair(path), 1, true, ...)
+  visit(workload, fair[path.fair] or tree.fair(path), 1, true, ...)
 end
