@@ -32,7 +32,7 @@ local function begin(item)
       return { status = 'put_back' }
     end
     set_score(outbox, request.id .. ' ' .. request.attempt, false)
-    limiters.take('replica:' .. replica_id)
+    limiters.take(limiters.get('replica:' .. replica_id))
     request.state, request.replica, request.began = 'running', replica_id, true
     request.worker, request.token, request.started_at = item.worker, item.token, now_ms
     request.lease_until = now_ms + args.heartbeat_ms

@@ -77,8 +77,8 @@ end
 
 local function plain(request)
   return {
-    id = request.id, control_point = request.control_point, labels = request.labels, pool = request.pool,
-    cost = request.cost, queue = request.queue, state = request.state,
+    id = request.id, control_point = requests.control_point(request), labels = requests.labels(request),
+    pool = request.pool, cost = request.cost, queue = request.queue, state = request.state,
   }
 end
 
@@ -96,10 +96,14 @@ if args.what == 'request' then
     local list = waits_for(request)
     result.waits_for = #list > 0 and list or nil
   end
-  request.stored_in, request.id, request.text, request.changed, request.is_over = nil, nil, nil, nil, nil
-  request.created_at, request.admitted_at = tonumber(request.created_at), tonumber(request.admitted_at)
-  request.kind = request.pool and 'prompt' or 'flow'
-  result.request = request
+  local told = plain(request)
+  for _, field in ipairs({ 'attempt', 'failures', 'end_by', 'started_at', 'worker', 'replica', 'owner', 'bytes' }) do
+    told[field] = request[field]
+  end
+  told.kind = request.pool and 'prompt' or 'flow'
+  told.sequence, told.created_at = tonumber(request.sequence), tonumber(request.created_at)
+  told.admitted_at, told.deadline = tonumber(request.admitted_at), request.created_at + request.timeout_ms
+  result.request = told
   return answer(result)
 end
 

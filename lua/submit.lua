@@ -3,10 +3,11 @@ submit: requests arrive. Rejects each at once, or queues it, and admits what may
 
 KEYS, ARGV: see lib/step.lua.
 args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of all bodies),
-  waiting_limit (requests); items, each a list [id, id_time (ms, when the id was made), version (of the policies
-  the schedule was computed with), text (the first line of its record, see lib/requests.lua),
-  length_limit, workload_length_limit (requests that may wait at its control point, in its workload;
-  -1 for no limit)].
+  waiting_limit (requests); items, each a list of id, id_time (ms, when the id was made), version (of
+  the policies the schedule was computed with), length_limit and workload_length_limit (requests that
+  may wait at its control point, in its workload; -1 for no limit), text (the first line of its
+  record, see lib/records.lua), and words of that line: queue_length (characters of its queue), cost,
+  timeout_ms, max_inflight_ms, job, pool, owner, rates.
 From ARGV[3] on: for each item what the replica is sent, '' for nothing.
 result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
   'known', state} for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason:
@@ -41,10 +42,9 @@ local function check_buckets(request)
   if by then
     return reject('rate_limited', retry_after_ms, by)
   end
-  for _, name in ipairs(tree.path(request.queue).limiters) do
-    local bucket = limiters.get(name).bucket
-    if bucket and request.cost > bucket.capacity then
-      return reject('over_capacity', nil, name)
+  for _, limiter in ipairs(limiters.of(tree.path(request.queue))) do
+    if limiter.bucket and request.cost > limiter.bucket.capacity then
+      return reject('over_capacity', nil, limiter.name)
     end
   end
   return nil
@@ -53,7 +53,7 @@ end
 -- Where nobody may wait, one that can go at once is welcome.
 local function over(limit, length, request)
   return limit >= 0 and length >= limit and (limit > 0 or standing.has(request.queue)
-    or limiters.first_closed(tree.path(request.queue).limiters) ~= nil)
+    or limiters.first_closed(tree.path(request.queue)) ~= nil)
 end
 
 -- The limit that leaves no room for it, or nil.
@@ -62,7 +62,7 @@ local function full(request, body, length_limit, workload_length_limit)
     return 'waiting'
   elseif #body > 0 and tonumber(read(meta, 'body_bytes') or 0) + #body > args.body_limit then
     return 'queued_bytes'
-  elseif length_limit >= 0 and over(length_limit, requests.length(request.control_point), request) then
+  elseif length_limit >= 0 and over(length_limit, requests.length(requests.control_point(request)), request) then
     return 'control_point'
   elseif workload_length_limit >= 0
     and over(workload_length_limit, tree.node(tree.path(request.queue).workload).waiting, request) then
@@ -74,7 +74,7 @@ end
 local ADMITTED = { status = 'accepted', state = 'admitted' }
 
 local function submit(item, request, body)
-  local id, id_time, version_used, _, length_limit, workload_length_limit = unpack(item)
+  local id, id_time, version_used, length_limit, workload_length_limit = unpack(item, 1, 5)
   local live = requests.load(id)
   if live then
     return { status = 'known', state = live.state }
@@ -109,7 +109,9 @@ local function submit(item, request, body)
   write(meta, 'sequence', request.sequence)
   request.created_at, request.deadline = now_text, now_ms + request.timeout_ms
   requests.keep_body(request, body)
-  requests.charge_rates(request, 1)
+  if request.rates then
+    requests.charge_rates(request, 1)
+  end
   submitting = request
   arrive(request)
   submitting = nil
@@ -126,7 +128,7 @@ end
 local list, ids, job_ids, queues, paths_used, names = {}, {}, {}, {}, {}, {}
 for i, item in ipairs(args.items) do
   local id = item[1]
-  local request = requests.parse(id, item[4])
+  local request = requests.new(id, unpack(item, 6))
   list[i], ids[i], queues[i] = request, id, request.queue
   if request.job then
     job_ids[#job_ids + 1] = id

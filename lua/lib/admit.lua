@@ -55,7 +55,7 @@ local function head_of_key(fair_path, gates)
     local queue, state = standing.oldest(gate, fair_path)
     if queue then
       local path = tree.path(queue)
-      if limiters.first_closed(path.limiters) then
+      if limiters.first_closed(path) then
         standing.put(queue, state, standing.remove(queue).seen)
         return nil, true
       end
@@ -154,18 +154,13 @@ local function choose(gates)
   return chosen and chosen.first, eligible
 end
 
--- Charges an admission. Siblings that could not run while v moved past them are parked.
-local function charge(path, cost, seen, eligible)
-  local root, policy = tree.node(ROOT), tree.node(path.policy)
-  local root_v, policy_v = root.v, policy.v
-  tree.charge(path, cost, seen)
-  local root_moved, policy_moved = root.v > root_v, policy.v > policy_v
-  if root.waiting > 0 and (root_moved or policy_moved) then
-    for other, node in pairs(tree.inner()) do
-      if node.waiting > 0 and not eligible[other] then
-        if (root_moved and node.parent == ROOT) or (policy_moved and node.parent == path.policy) then
-          node.parked = true
-        end
+-- Siblings that could not run while v moved past them are parked.
+local function park_passed(path, root_v, policy_v, eligible)
+  local root_moved, policy_moved = tree.node(ROOT).v > root_v, tree.node(path.policy).v > policy_v
+  for other, node in pairs(tree.inner()) do
+    if node.waiting > 0 and not eligible[other] then
+      if (root_moved and node.parent == ROOT) or (policy_moved and node.parent == path.policy) then
+        node.parked = true
       end
     end
   end
@@ -174,26 +169,20 @@ end
 local function take(first, eligible)
   local queue = first.queue
   local heads = standing.heads(queue, 2)
-  standing.remove(queue)
+  local _, alone_at = standing.remove(queue)
   redis.call('ZREM', key.waiting, heads[1].member)
   local request = requests.load(heads[1].id)
   requests.left_queue(request)
-  charge(first.path, first.cost, first.seen, eligible)
+  local path = first.path
+  local root, root_v, policy_v = tree.node(ROOT), tree.node(ROOT).v, tree.node(path.policy).v
+  tree.charge(path, first.cost, first.seen)
+  if root.waiting > 0 then
+    park_passed(path, root_v, policy_v, eligible)
+  end
   requests.admit(request)
   if heads[2] then
-    standing.put(queue, heads[2])
+    standing.put(queue, heads[2], nil, alone_at)
   end
-end
-
--- Of the quotas that a request needs, the first that cannot pay for it.
-local function short_quota(path, cost)
-  for _, name in ipairs(path.limiters) do
-    local limiter = limiters.get(name)
-    if limiter.bucket and buckets.ms_until(limiter, cost) ~= 0 then
-      return limiter
-    end
-  end
-  return nil
 end
 
 -- The first in line waits for a quota's refill, and everybody behind who needs that quota waits with
@@ -261,7 +250,7 @@ local function admit()
       -- A search that ran into the bound has not seen everyone: its choice does not count.
       if moves < MOVES_A_STEP then
         moves = moves + 1
-        local short = first and short_quota(first.path, first.cost)
+        local short = first and limiters.first_short(first.path, first.cost)
         if short then
           wait_for_refill(first, short)
         elseif first then
@@ -283,17 +272,16 @@ end
 -- empty and everything it needs open is the only one who can, and goes without having queued.
 local function arrive(request)
   local path = tree.path(request.queue)
-  if is_frozen() or has_due() or standing.has(request.queue) or limiters.first_closed(path.limiters)
-    or short_quota(path, request.cost) then
+  if is_frozen() or has_due() or standing.has(request.queue) or limiters.first_closed(path)
+    or limiters.first_short(path, request.cost) then
     requests.enqueue(request)
     admit()
     return
   end
-  tree.arrive(path)
-  local policy, workload = tree.node(path.policy), tree.node(path.workload)
-  tag_of_child(workload, policy, path.weight, request.cost)
-  tag_of_child(policy, tree.node(ROOT), 1, request.cost)
-  local others_wait = tree.node(ROOT).waiting > 1
-  charge(path, request.cost, nil, others_wait and { [path.policy] = true, [path.workload] = true })
+  local root, root_v, policy_v = tree.node(ROOT), tree.node(ROOT).v, tree.node(path.policy).v
+  tree.pass(path, request.cost)
+  if root.waiting > 0 then
+    park_passed(path, root_v, policy_v, { [path.policy] = true, [path.workload] = true })
+  end
   requests.admit(request)
 end

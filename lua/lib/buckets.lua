@@ -177,12 +177,25 @@ function limiters.is_open(name)
   return limiter.taken < limiter.limit
 end
 
--- The first of `names` that is closed, or nil when a request that needs them all may go.
-function limiters.first_closed(names)
-  for i = 1, #names do
-    local limiter = limiters.get(names[i])
+-- The first limiter of a path that is closed, or nil when a request that needs them all may go.
+function limiters.first_closed(path)
+  local needs = path.needs or limiters.of(path)
+  for i = 1, #needs do
+    local limiter = needs[i]
     if limiter.taken >= limiter.limit or (limiter.bucket and buckets.closed(limiter)) then
-      return limiter.name
+      return limiter
+    end
+  end
+  return nil
+end
+
+-- Of the quotas of a path, the first that cannot pay so much now.
+function limiters.first_short(path, cost)
+  local needs = path.needs or limiters.of(path)
+  for i = 1, #needs do
+    local limiter = needs[i]
+    if limiter.bucket and buckets.ms_until(limiter, cost) ~= 0 then
+      return limiter
     end
   end
   return nil

@@ -37,5 +37,5 @@ end
 -- An exponentially weighted mean, 1/8 a sample, as TCP's round trip estimator (RFC 6298).
 function estimate.served(service_ms)
   local mean = tonumber(read(meta, 'service_ms') or service_ms)
-  write(meta, 'service_ms', string.format('%.3f', mean + (service_ms - mean) / 8))
+  write(meta, 'service_ms', mean + (service_ms - mean) / 8)
 end

@@ -75,14 +75,25 @@ local function set_taken(limiter, taken)
   taken_changed[limiter] = true
 end
 
-function limiters.take(name)
-  local limiter = known[name] or limiters.get(name)
+function limiters.take(limiter)
   set_taken(limiter, limiter.taken + 1)
 end
 
-function limiters.give_back(name)
-  local limiter = known[name] or limiters.get(name)
+function limiters.give_back(limiter)
   set_taken(limiter, math.max(0, limiter.taken - 1))
+end
+
+-- The limiters of a path, found once in a step.
+function limiters.of(path)
+  local list = path.needs
+  if not list then
+    list = {}
+    for i, name in ipairs(path.limiters) do
+      list[i] = known[name] or limiters.get(name)
+    end
+    path.needs = list
+  end
+  return list
 end
 
 -- `limit`: units, the text of a bucket, or false for none.

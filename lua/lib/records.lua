@@ -1,5 +1,5 @@
 -- What is kept of a request. A record is lines of text:
---   queue cost control_point labels pool owner timeout_ms max_inflight_ms job rates   as submitted
+--   queue cost timeout_ms max_inflight_ms job pool owner rates control_point labels   as submitted
 --   sequence created_at admitted_at
 --   {JSON}: what prompts have besides, as far as it is set
 -- '.' stands for none. Which hash it is in and whether it has a token tell its state.
@@ -18,26 +18,31 @@ local function some(word)
   return word ~= '.' and word or nil
 end
 
--- A request from its first line. It has all fields from the start: a table that grows is made anew.
-function requests.parse(id, text)
-  local queue, cost, control_point, labels, pool, owner, timeout_ms, max_inflight_ms, job, rates =
-    text:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+-- All fields from the start: a table that grows is made anew.
+local function new_request(id, queue, cost, timeout_ms, max_inflight_ms, is_job, pool, owner, rates)
   return {
-    id = id, text = text, queue = queue, cost = tonumber(cost), control_point = control_point, labels = some(labels),
-    pool = some(pool), owner = some(owner), timeout_ms = tonumber(timeout_ms),
-    max_inflight_ms = tonumber(max_inflight_ms), job = job == '1', rates = some(rates),
-    sequence = false, created_at = false, deadline = false, admitted_at = nil, end_by = nil, state = false,
-    stored_in = false, changed = false, is_over = false, token = nil,
+    id = id, queue = queue, cost = cost, timeout_ms = timeout_ms, max_inflight_ms = max_inflight_ms, job = is_job,
+    pool = pool, owner = owner, rates = rates, text = false, sequence = false, created_at = false, deadline = false,
+    admitted_at = nil, end_by = nil, state = 'waiting', stored = false, stored_in = false, changed = false,
+    is_over = false, token = nil,
   }
 end
 
+-- A request as it arrives: `text` is the first line of its record.
+function requests.new(id, text, queue_length, cost, timeout_ms, max_inflight_ms, is_job, pool, owner, rates)
+  local request = new_request(id, text:sub(1, queue_length), cost, timeout_ms, max_inflight_ms, is_job == 1,
+    some(pool), some(owner), some(rates))
+  request.text = text
+  return request
+end
+
 local function decode(id, stored, is_held)
-  local line_end = stored:find('\n', 1, true)
-  local sequence, created_at, admitted_at, rest = stored:match('^(%S+) (%S+) (%S+)\n?(.*)$', line_end + 1)
-  local request = requests.parse(id, stored:sub(1, line_end - 1))
-  request.sequence, request.created_at = tonumber(sequence), created_at
-  request.deadline = created_at + request.timeout_ms
-  request.state = 'waiting'
+  local queue, cost, timeout_ms, max_inflight_ms, job, pool, owner, rates, sequence, created_at, admitted_at, rest =
+    stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) [^\n]*\n(%S+) (%S+) (%S+)\n?(.*)$')
+  local request = new_request(id, queue, tonumber(cost), tonumber(timeout_ms), tonumber(max_inflight_ms), job == '1',
+    some(pool), some(owner), some(rates))
+  request.stored, request.stored_in = stored, is_held and 'held' or 'requests'
+  request.sequence, request.created_at = sequence, created_at
   if rest ~= '' then
     for field, value in pairs(cjson.decode(rest)) do
       request[field] = value
@@ -47,9 +52,29 @@ local function decode(id, stored, is_held)
     request.admitted_at = admitted_at
     request.end_by = admitted_at + request.max_inflight_ms
     request.state = request.token and 'running' or 'admitted'
+  else
+    request.deadline = created_at + request.timeout_ms
   end
-  request.stored_in = is_held and 'held' or 'requests'
   return request
+end
+
+-- The first line of its record.
+local function text_of(request)
+  request.text = request.text or request.stored:match('^[^\n]*')
+  return request.text
+end
+
+local function words_of(request)
+  return text_of(request):match('(%S+) (%S+)$')
+end
+
+function requests.control_point(request)
+  return (words_of(request))
+end
+
+function requests.labels(request)
+  local _, labels = words_of(request)
+  return some(labels)
 end
 
 -- Reads many at once.
@@ -85,7 +110,7 @@ end
 requests.save = save
 
 local function encode(request)
-  local record = request.text .. '\n' .. request.sequence .. ' ' .. request.created_at .. ' '
+  local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at .. ' '
     .. (request.admitted_at or '.')
   if request.pool then
     local rest = {}
@@ -108,7 +133,8 @@ function requests.flush()
       hash = request.state == 'waiting' and 'requests' or 'held'
       local list = sets[hash]
       list[#list + 1] = id
-      list[#list + 1] = encode(request)
+      request.stored = encode(request)
+      list[#list + 1] = request.stored
     end
     if request.stored_in and request.stored_in ~= hash then
       local list = removals[request.stored_in]
@@ -145,8 +171,9 @@ function requests.length(control_point)
 end
 
 local function count_waiting(request, by)
-  local length = requests.length(request.control_point) + by
-  write(lengths, request.control_point, length > 0 and length or false)
+  local control_point = requests.control_point(request)
+  local length = requests.length(control_point) + by
+  write(lengths, control_point, length > 0 and length or false)
 end
 
 -- The rate limits of a request and what it draws from each: 'limiter;tokens,...'.
@@ -158,11 +185,12 @@ end
 
 -- How a request ended, for people.
 function requests.past(past)
-  local _, _, text, _, created_at, admitted_at = past.rest:find('^([^\n]*)\n(%S+) (%S+) (%S+)')
-  local request = requests.parse('', text)
+  local request = decode('', past.rest:match('^[^\n]*\n[^\n]*'), false)
+  local admitted_at = past.rest:match('^[^\n]*\n%S+ %S+ (%S+)')
   local result = {
     state = past.state, ended_at = past.ended_at, kind = request.pool and 'prompt' or 'flow',
-    control_point = request.control_point, created_at = tonumber(created_at), admitted_at = tonumber(admitted_at),
+    control_point = requests.control_point(request), created_at = tonumber(request.created_at),
+    admitted_at = tonumber(admitted_at),
   }
   for json in past.rest:gmatch('\n({[^\n]*})') do
     local fields = cjson.decode(json)
@@ -174,7 +202,7 @@ function requests.past(past)
 end
 
 local function set_queue(request, queue)
-  request.text = queue .. request.text:sub(#request.queue + 1)
+  request.text = queue .. text_of(request):sub(#request.queue + 1)
   request.queue = queue
 end
 requests.set_queue = set_queue

@@ -14,7 +14,7 @@ function requests.enqueue(request, returns)
   tree.arrive(tree.path(queue), returns)
   local head = standing.has(queue) and standing.heads(queue, 1)[1]
   redis.call('ZADD', key.waiting, 0, waiting_member(request))
-  if not head or request.sequence < head.sequence then
+  if not head or tonumber(request.sequence) < head.sequence then
     standing.remove(queue)
     standing.put(queue, request)
   end
@@ -38,11 +38,10 @@ local function leave_queue(request)
       standing.put(queue, heads[2])
     end
   end
-  for _, name in ipairs(path.limiters) do
-    local limiter = limiters.get(name)
+  for _, limiter in ipairs(limiters.of(path)) do
     if limiter.bucket and buckets.held_for(limiter) == request.id then
       buckets.let_go(limiter)
-      open[name] = true
+      open[limiter.name] = true
     end
   end
 end
@@ -73,9 +72,10 @@ end
 
 -- Takes a unit, or a quota's tokens, of everything it needs, and gives it its lease.
 function requests.admit(request)
-  for _, name in ipairs(tree.path(request.queue).limiters) do
-    local limiter = limiters.get(name)
-    limiters.take(name)
+  local needs = limiters.of(tree.path(request.queue))
+  for i = 1, #needs do
+    local limiter = needs[i]
+    limiters.take(limiter)
     if limiter.bucket then
       buckets.draw(limiter, request.cost)
     end
@@ -101,7 +101,7 @@ end
 
 local function drop_replica(request)
   if request.replica then
-    limiters.give_back('replica:' .. request.replica)
+    limiters.give_back(limiters.get('replica:' .. request.replica))
     request.replica = nil
   end
 end
@@ -109,16 +109,17 @@ end
 -- Gives back its units; `unused` tokens go back to its quotas.
 local function release(request, unused)
   drop_replica(request)
-  for _, name in ipairs(tree.path(request.queue).limiters) do
-    local limiter = limiters.get(name)
-    limiters.give_back(name)
+  local needs = limiters.of(tree.path(request.queue))
+  for i = 1, #needs do
+    local limiter = needs[i]
+    limiters.give_back(limiter)
     if not limiter.bucket then
-      open[name] = true
+      open[limiter.name] = true
     elseif unused ~= 0 then
       buckets.draw(limiter, -unused)
       if unused > 0 and buckets.closed(limiter) then
         buckets.let_go(limiter)
-        open[name] = true
+        open[limiter.name] = true
       end
     end
   end
@@ -127,6 +128,7 @@ end
 -- admitted -> waiting: no worker began it. Its slots serve others, its place is kept, and so is its
 -- deadline.
 function requests.put_back(request)
+  request.deadline = request.created_at + request.timeout_ms
   if request.deadline <= now_ms then
     requests.finish(request, {
       state = 'rejected', code = 'queue_timeout', message = 'no worker began it within its time in the queue',
@@ -164,7 +166,7 @@ function requests.finish(request, outcome)
     write(meta, 'body_bytes', tonumber(read(meta, 'body_bytes')) - request.bytes)
   end
   local code = request.cancel_code or outcome.code
-  local record = encode(request)
+  local record = request.changed and encode(request) or request.stored
   if code or outcome.message then
     record = record .. '\n' .. cjson.encode({ code = code, message = outcome.message })
   end
@@ -225,12 +227,12 @@ function requests.key_anew(request, queue)
     return
   end
   local from, to = tree.path(request.queue), tree.path(queue)
-  for _, name in ipairs(from.limiters) do
-    limiters.give_back(name)
-    open[name] = true
+  for _, limiter in ipairs(limiters.of(from)) do
+    limiters.give_back(limiter)
+    open[limiter.name] = true
   end
-  for _, name in ipairs(to.limiters) do
-    limiters.take(name)
+  for _, limiter in ipairs(limiters.of(to)) do
+    limiters.take(limiter)
   end
   tree.move_held(from, to)
   set_queue(request, queue)

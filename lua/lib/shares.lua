@@ -143,6 +143,46 @@ local function charge(parent, child, weight, indexed, cost, seen)
   end
 end
 
+-- A request that finds nobody before it: joins and is charged at once.
+local function pass(parent, child, weight, _, cost)
+  if child.in_idle then
+    leave_idle(parent, child)
+  end
+  local start, length, v = child.start, tag_units(cost, weight), parent.v
+  if child.waiting == 0 and start < v then
+    start = v
+  end
+  if child.parked then
+    child.parked = false
+    start = math.max(start, v - length)
+  end
+  local tag = start + length
+  if tag > v then
+    v = tag
+    parent.v = v
+    passed[parent.path] = parent
+  end
+  start = tag + child.debt
+  if child.debt < 0 then
+    start = math.max(start, v - length)
+  end
+  child.start, child.debt, child.held, child.gone = start, 0, child.held + 1, false
+  if v >= SPAN then
+    turn(parent)
+  end
+end
+
+-- A request of `cost` is admitted without having waited.
+function tree.pass(path, cost)
+  local workload = tree.node(path.workload)
+  if workload.waiting == 0 and workload.held == 0 and workload.start <= tree.node(path.policy).v then
+    begin_anew(workload)
+  end
+  each_level(path, pass, cost)
+  local root = tree.node(ROOT)
+  root.held = root.held + 1
+end
+
 -- A request of `cost` is admitted: charge it at every level. `seen` is the workload's v when the
 -- request became the head of its queue: if v has passed its tag since, the queue stood blocked
 -- meanwhile, and the tag is raised to v, so that it is next in line and has nothing saved up.

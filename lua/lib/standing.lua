@@ -81,7 +81,7 @@ local function cheapest(gate, fair_path)
   return found
 end
 
--- Takes a queue away from its gate. Returns what it was.
+-- Takes a queue away from its gate. Returns what it was, and the gate if its key has no other there.
 function standing.remove(queue)
   local state = state_of(queue)
   if not state then
@@ -103,25 +103,25 @@ function standing.remove(queue)
     end
   end
   set_state(queue, false)
-  return state
+  return state, not first[2] and state.gate
 end
 
 -- Puts a queue at the first closed gate it needs, or at its first one, which is then open. A queue
--- that moves with the head it had brings `seen` along.
-function standing.put(queue, head, seen)
+-- that moves with the head it had brings `seen` along. At the gate `alone_at` its key has no other.
+function standing.put(queue, head, seen, alone_at)
   local path = tree.path(queue)
-  local gate = limiters.first_closed(path.limiters)
-  if not gate then
-    gate = path.home
+  local closed = limiters.first_closed(path)
+  local gate = closed and closed.name or path.home
+  if not closed then
     open[gate] = true
   end
   local workload = tree.node(path.workload)
   local state = {
-    gate = gate, sequence = head.sequence, cost = head.cost, tag = tag_of(path, head.cost),
+    gate = gate, sequence = tonumber(head.sequence), cost = head.cost, tag = tag_of(path, head.cost),
     seen = seen or tree.tag_text(workload, workload.v),
   }
   set_state(queue, state)
-  local first = cheapest(gate, path.fair)[1]
+  local first = gate ~= alone_at and cheapest(gate, path.fair)[1]
   local by_age, by_cost = queue_entries(queue, state)
   if not first then
     redis.call('ZADD', key.standing, 0, by_age, 0, by_cost, 0, key_entry(queue, state))

@@ -34,14 +34,6 @@ local function tag_units(cost, weight)
   return math.max(1, math.floor(cost * 1000 / weight + 0.5))
 end
 
-local function split(text, pattern)
-  local parts = {}
-  for part in text:gmatch(pattern) do
-    parts[#parts + 1] = part
-  end
-  return parts
-end
-
 -- The text of a tag in the virtual time of `parent`; texts are in the order of tags. In two halves:
 -- %d is fast, but a C long, of 32 bits in a WebAssembly server.
 local HALF = 1e8
@@ -110,25 +102,34 @@ function tree.inner()
   return inner
 end
 
+local weights = {}
+local function weight_of(workload)
+  local weight = weights[workload]
+  if not weight then
+    weight = tonumber(workload:match('@([^@]*)$'))
+    weights[workload] = weight
+  end
+  return weight
+end
+
 -- Where a queue stands in the tree, from its name 'policy/workload@weight/fairness key/limiters'.
 function tree.path(queue)
   local path = paths[queue]
   if not path then
-    local policy_end = queue:find('/', 1, true)
-    local workload_end = queue:find('/', policy_end + 1, true)
-    local fair_end = queue:find('/', workload_end + 1, true)
-    local workload = queue:sub(1, workload_end - 1)
-    local needs, from = {}, fair_end + 1
-    while from <= #queue do
-      local comma = queue:find(',', from, true) or #queue + 1
-      needs[#needs + 1] = queue:sub(from, comma - 1)
+    local fair_path, workload, policy, names = queue:match('^((([^/]*)/[^/]*)/[^/]*)/(.*)$')
+    local list, from, comma = {}, 1, names:find(',', 1, true)
+    while comma do
+      list[#list + 1] = names:sub(from, comma - 1)
       from = comma + 1
+      comma = names:find(',', from, true)
+    end
+    if from <= #names then
+      list[#list + 1] = names:sub(from)
     end
     path = {
-      policy = queue:sub(1, policy_end - 1), workload = workload, fair = queue:sub(1, fair_end - 1),
-      weight = tonumber(workload:match('@([^@]*)$')), limiters = needs,
+      queue = queue, policy = policy, workload = workload, fair = fair_path, weight = weight_of(workload),
       -- A request that needs no limiter stands at a gate that is always open.
-      home = needs[1] or '-',
+      limiters = list, home = list[1] or '-', needs = false,
     }
     paths[queue] = path
   end
@@ -202,9 +203,9 @@ function tree.fetch(list)
 end
 
 -- Calls `visit(parent, child, weight, indexed, ...)` for each step from the root to the fairness key.
-local function each_level(path, visit, ...)
+local function each_level(path, visit, a, b)
   local policy, workload = tree.node(path.policy), tree.node(path.workload)
-  visit(tree.node(ROOT), policy, 1, false, ...)
-  visit(policy, workload, path.weight, true, ...)
-  visit(workload, fair[path.fair] or tree.fair(path), 1, true, ...)
+  visit(tree.node(ROOT), policy, 1, false, a, b)
+  visit(policy, workload, path.weight, true, a, b)
+  visit(workload, fair[path.fair] or tree.fair(path), 1, true, a, b)
 end

@@ -180,11 +180,11 @@ export class Admission {
   }
 
   /**
-   * Takes a policy away. Refused as 'in_use' while requests wait or run in its order, and as
-   * 'stale_version' when the policies are not those of `version` any more.
+   * Takes a policy away. Refused as 'in_use' while requests wait or run in its order, unless by
+   * `force`, and as 'stale_version' when the policies are not those of `version` any more.
    */
-  async removePolicy(name: string, version: number): Promise<RemoveResult> {
-    const args = { remove: name, node: word(name), at_version: version, schema: keySchema };
+  async removePolicy(name: string, version: number, force = false): Promise<RemoveResult> {
+    const args = { remove: name, node: word(name), force, at_version: version, schema: keySchema };
     const result = await this.#step<RemoveResult | Unreadable>('configure', args);
     if (result.status === 'unreadable') throw unreadable(result.schema);
     return result;

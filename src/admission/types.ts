@@ -69,7 +69,10 @@ export type SubmitResult =
         | 'over_capacity';
       /** Exact for 'rate_limited', else an estimate. */
       readonly retry_after_ms?: number;
-      /** Whose limit it was, for 'rate_limited' and 'over_capacity'. */
+      /**
+       * Whose limit it was, for 'rate_limited' and 'over_capacity'; for 'queue_full' what is full:
+       * 'waiting', 'queued_bytes' (of the domain), 'control_point' or 'workload'.
+       */
       readonly limiter?: string;
     };
 
@@ -175,6 +178,8 @@ export interface ConfigureResult {
   readonly status: 'configured';
   readonly version: number;
   readonly applied: readonly string[];
+  /** Policies that were changed by 'api' and not given back: theirs stand, not those given. */
+  readonly kept?: readonly string[];
   /** Nobody is admitted until live requests are keyed anew. */
   readonly rekeying: boolean;
 }

@@ -8,20 +8,32 @@ export function submitItem(submission: Submission): readonly (string | number)[]
   const { id, version, pool, owner, rates = [], queueLimits } = submission;
   const timeMs = parseId(id)?.timeMs;
   if (timeMs === undefined) throw new Error(`not a request id: ${id}`);
-  const text = [
-    submission.queue,
-    submission.cost,
-    word(submission.controlPoint),
-    labelsText(submission.labels),
-    pool === undefined ? none : word(pool),
-    owner === undefined ? none : word(owner),
-    submission.timeoutMs,
-    submission.maxInflightMs,
-    submission.job ? 1 : 0,
-    rates.map(({ limiter, tokens }) => `${limiter};${tokens}`).join(',') || none,
-  ].join(' ');
-  const lengthLimit = queueLimits?.controlPoint ?? -1;
-  return [id, timeMs, version, text, lengthLimit, queueLimits?.workload ?? -1];
+  const words = {
+    job: submission.job ? 1 : 0,
+    pool: pool === undefined ? none : word(pool),
+    owner: owner === undefined ? none : word(owner),
+    rates: rates.map(({ limiter, tokens }) => `${limiter};${tokens}`).join(',') || none,
+  };
+  const { queue, cost, timeoutMs, maxInflightMs } = submission;
+  const { job, pool: poolWord, owner: ownerWord, rates: ratesWord } = words;
+  const place = `${word(submission.controlPoint)} ${labelsText(submission.labels)}`;
+  const text = `${queue} ${cost} ${timeoutMs} ${maxInflightMs} ${job} ${poolWord} ${ownerWord} ${ratesWord} ${place}`;
+  return [
+    id,
+    timeMs,
+    version,
+    queueLimits?.controlPoint ?? -1,
+    queueLimits?.workload ?? -1,
+    text,
+    queue.length,
+    cost,
+    timeoutMs,
+    maxInflightMs,
+    job,
+    poolWord,
+    ownerWord,
+    ratesWord,
+  ];
 }
 
 /** A record as the step tells it: its labels are text, and its words encoded. */

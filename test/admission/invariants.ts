@@ -22,7 +22,7 @@ interface Stored {
 /** A record's lines, see lua/lib/requests.lua. */
 export function parseRecord(text: string): Stored {
   const [submitted = '', times = '', rest = '{}'] = text.split('\n');
-  const [queue = '', cost, controlPoint = ''] = submitted.split(' ');
+  const [queue = '', cost, , , , , , , controlPoint = ''] = submitted.split(' ');
   const [sequence, , admittedAt] = times.split(' ');
   const prompt = JSON.parse(rest) as { bytes?: number; attempt?: number; replica?: string };
   return {
