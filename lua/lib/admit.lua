@@ -2,6 +2,9 @@
 -- eligible request waits or its bound is reached; what is left is due at once in the next step.
 -- Nothing else takes a slot.
 
+local admit, arrive, is_frozen, has_due, add_due
+-- private
+
 -- Queues moved or requests admitted by one step: keeps a script call short.
 local MOVES_A_STEP = 64
 local moves = 0
@@ -16,21 +19,21 @@ local READS_A_MOVE = 16
 local GATES_AT_ONCE = 16
 
 local some_due
-local function has_due()
+function has_due()
   if some_due == nil then
     some_due = redis.call('EXISTS', key.due) == 1
   end
   return some_due
 end
 
-local function add_due(entry)
+function add_due(entry)
   redis.call('SADD', key.due, entry)
   some_due = true
 end
 
 -- While requests are keyed anew after a change of policies, nobody is admitted: whoever does not yet
 -- count against a new limit would be let past it.
-local function is_frozen()
+function is_frozen()
   return read(meta, 'rekeying') ~= false
 end
 
@@ -99,7 +102,7 @@ local function first_of(workload, gates)
       passed_by[entry.gate] = (passed_by[entry.gate] or 0) + 1
       count = count + 1
       if head then
-        head.tag = tree.tag_text(workload, tree.fair(head.path).start + tag_units(head.cost, 1))
+        head.tag = tag_text(workload, tree.fair(head.path).start + tag_units(head.cost, 1))
         if not best or before(head, best) then
           best = head
         end
@@ -227,7 +230,7 @@ local function open_due()
   some_due = nil
 end
 
-local function admit()
+function admit()
   if tree.node(ROOT).waiting == 0 then
     -- Nobody stands at any gate.
     open = {}
@@ -270,7 +273,7 @@ end
 
 -- A request that arrives. When no gate is due, nobody who waits could go: so one that finds its queue
 -- empty and everything it needs open is the only one who can, and goes without having queued.
-local function arrive(request)
+function arrive(request)
   local path = tree.path(request.queue)
   if is_frozen() or has_due() or standing.has(request.queue) or limiters.first_closed(path)
     or limiters.first_short(path, request.cost) then

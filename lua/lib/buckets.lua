@@ -12,6 +12,7 @@
 -- up what the first one saves for.
 
 local buckets = {}
+-- private
 local stored_buckets = cached(key.buckets)
 local touched = {}
 local FORGOTTEN_A_STEP = 8
@@ -63,6 +64,9 @@ local function touch(limiter)
 end
 
 function buckets.fetch(names)
+  if not limiters.some_buckets then
+    return
+  end
   local those = {}
   for _, name in ipairs(names) do
     if limiters.get(name).bucket then

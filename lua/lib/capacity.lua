@@ -2,6 +2,7 @@
 -- take; the limiter `pool:<name>` follows, in the step that learns of a change.
 
 local capacity = {}
+-- private
 
 -- The limiter of a pool, encoded as src/policy/names.ts does.
 local function limiter_of(pool)

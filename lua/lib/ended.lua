@@ -4,6 +4,7 @@
 -- else there is to say in JSON: a line each.
 
 local ended = {}
+-- private
 local generations = {
   { now = key.ended, before = key.ended_before, keep_ms = args.keep_ms, turned = 'ended_turned', sets = {} },
   { now = key.jobs_ended, before = key.jobs_ended_before, keep_ms = args.keep_job_ms, turned = 'jobs_turned', sets = {} },

@@ -7,6 +7,7 @@
 -- above the limit, except when requests that run are keyed anew.
 
 local limiters = {}
+-- private
 local known = {}
 local limits, taken_changed = cached(key.limits), {}
 
@@ -34,6 +35,7 @@ local function read_limit(limit_key)
     local stored = read(limits, limit_key)
     local units = tonumber(stored or nil)
     local bucket = stored and not units and parse_bucket(stored) or nil
+    limiters.some_buckets = limiters.some_buckets or bucket ~= nil
     if not stored then
       -- A pool that nobody has announced can take nothing. A policy that is gone limits nothing.
       units = limit_key:sub(1, 5) == 'pool:' and 0 or math.huge

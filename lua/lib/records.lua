@@ -3,16 +3,18 @@
 --   sequence created_at admitted_at
 --   {JSON}: what prompts have besides, as far as it is set
 -- '.' stands for none. Which hash it is in and whether it has a token tell its state.
+local requests = {}
+local live, bodies = {}, cached(key.bodies)
+local mark_changed, save, encode, count_waiting, set_timer
+-- Its submit says so itself: its owner is told of admissions by others only.
+local submitting
+-- private
 local PROMPT_FIELDS = {
   'bytes', 'attempt', 'failures', 'failed_on', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
   'cancelled', 'cancel_code',
 }
-
-local requests = {}
-local bodies, lengths = cached(key.bodies), cached(key.lengths)
-local live, changed_requests = {}, {}
--- Its submit says so itself: its owner is told of admissions by others only.
-local submitting
+local lengths = cached(key.lengths)
+local changed_requests = {}
 
 local function some(word)
   return word ~= '.' and word or nil
@@ -96,20 +98,20 @@ function requests.load(id)
   return live[id] or nil
 end
 
-local function mark_changed(request)
+function mark_changed(request)
   if not request.changed then
     request.changed = true
     changed_requests[#changed_requests + 1] = request
   end
 end
 
-local function save(request)
+function save(request)
   live[request.id] = request
   mark_changed(request)
 end
 requests.save = save
 
-local function encode(request)
+function encode(request)
   local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at .. ' '
     .. (request.admitted_at or '.')
   if request.pool then
@@ -151,7 +153,7 @@ end
 function requests.set_timer(request, at_ms)
   set_score(timers, request.id, at_ms)
 end
-local set_timer = requests.set_timer
+set_timer = requests.set_timer
 
 function requests.keep_body(request, body)
   if #body > 0 then
@@ -170,7 +172,7 @@ function requests.length(control_point)
   return tonumber(read(lengths, control_point) or 0)
 end
 
-local function count_waiting(request, by)
+function count_waiting(request, by)
   local control_point = requests.control_point(request)
   local length = requests.length(control_point) + by
   write(lengths, control_point, length > 0 and length or false)
@@ -201,8 +203,7 @@ function requests.past(past)
   return result
 end
 
-local function set_queue(request, queue)
+function requests.set_queue(request, queue)
   request.text = queue .. text_of(request):sub(#request.queue + 1)
   request.queue = queue
 end
-requests.set_queue = set_queue

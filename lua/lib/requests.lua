@@ -3,6 +3,7 @@
 --   and end_by.
 -- Each end goes through requests.finish, so a request ends once and leaves nothing behind.
 
+-- private
 local function waiting_member(request)
   return request.queue .. ' ' .. pad_sequence(request.sequence) .. ' ' .. request.id .. ' '
     .. string.format('%.0f', request.cost)
@@ -222,7 +223,7 @@ function requests.key_anew(request, queue)
   end
   if request.state == 'waiting' then
     leave_queue(request)
-    set_queue(request, queue)
+    requests.set_queue(request, queue)
     requests.enqueue(request)
     return
   end
@@ -235,6 +236,6 @@ function requests.key_anew(request, queue)
     limiters.take(limiter)
   end
   tree.move_held(from, to)
-  set_queue(request, queue)
+  requests.set_queue(request, queue)
   save(request)
 end

@@ -1,6 +1,9 @@
 -- How virtual time moves, and with it the shares of policies, workloads and keys: what the moves of a
 -- request's life do to the nodes of lib/tree.lua.
 
+-- private
+local passed, forgotten_keys = {}, {}
+
 local function idle_member(parent, child)
   return parent.path .. ' ' .. tag_text(parent, child.start) .. ' ' .. child.path
 end
@@ -22,8 +25,10 @@ local function enter_idle(parent, child, indexed)
   if child.waiting > 0 then
     return
   end
-  child.start = math.max(lowest(parent), child.start + child.debt)
-  child.debt = 0
+  if child.debt ~= 0 then
+    child.start = math.max(lowest(parent), child.start + child.debt)
+    child.debt = 0
+  end
   child.parked = false
   if not indexed or child.held > 0 then
     return
@@ -194,12 +199,11 @@ function tree.charge(path, cost, seen)
 end
 
 local function correct(parent, child, weight, indexed, charged, actual)
-  local delta = tag_units(actual, weight) - tag_units(charged, weight)
   child.held = child.held - 1
-  if child.waiting > 0 then
-    child.debt = child.debt + delta
-  else
-    child.start = math.max(lowest(parent), child.start + delta)
+  if actual ~= charged then
+    child.debt = child.debt + tag_units(actual, weight) - tag_units(charged, weight)
+  end
+  if child.waiting == 0 then
     enter_idle(parent, child, indexed)
   end
 end

@@ -14,6 +14,7 @@
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
 local open = {}
+-- private
 local states, changed = {}, {}
 
 local function parse_state(stored)
@@ -69,7 +70,7 @@ end
 
 -- The tag of a key whose head costs so much, as text.
 local function tag_of(path, cost)
-  return tree.tag_text(tree.node(path.workload), tree.fair(path).start + tag_units(cost, 1))
+  return tag_text(tree.node(path.workload), tree.fair(path).start + tag_units(cost, 1))
 end
 
 -- The queues of a key at a gate with the cheapest heads: none, one, or two of them.
@@ -118,7 +119,7 @@ function standing.put(queue, head, seen, alone_at)
   local workload = tree.node(path.workload)
   local state = {
     gate = gate, sequence = tonumber(head.sequence), cost = head.cost, tag = tag_of(path, head.cost),
-    seen = seen or tree.tag_text(workload, workload.v),
+    seen = seen or tag_text(workload, workload.v),
   }
   set_state(queue, state)
   local first = gate ~= alone_at and cheapest(gate, path.fair)[1]

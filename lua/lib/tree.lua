@@ -22,12 +22,13 @@
 local tree = {}
 local ROOT = '.'
 local SPAN = 2 ^ 52
-local inner, all_read, new_nodes = {}, false, 0
-local fair, paths = {}, {}
-local inner_hash, forgotten_keys = cached(key.tree), {}
-local passed = {}
+local inner, fair = {}, {}
+local inner_hash = cached(key.tree)
+local tag_units, tag_text, each_level
+-- private
+local paths, all_read, new_nodes = {}, false, 0
 
-local function tag_units(cost, weight)
+function tag_units(cost, weight)
   if weight == 1 then
     return cost * 1000
   end
@@ -37,7 +38,7 @@ end
 -- The text of a tag in the virtual time of `parent`; texts are in the order of tags. In two halves:
 -- %d is fast, but a C long, of 32 bits in a WebAssembly server.
 local HALF = 1e8
-local function tag_text(parent, tag)
+function tag_text(parent, tag)
   local turns = parent.turns
   if tag < 0 or tag >= SPAN then
     local more = math.floor(tag / SPAN)
@@ -46,9 +47,11 @@ local function tag_text(parent, tag)
   local low = tag % HALF
   return string.format('%04d%08d%08d', turns, (tag - low) / HALF, low)
 end
-tree.tag_text = tag_text
 
 local function tag_number(parent, text)
+  if parent.turns == 0 and text < '0001' then
+    return tonumber(text)
+  end
   return tonumber(text:sub(5)) + (tonumber(text:sub(1, 4)) - parent.turns) * SPAN
 end
 tree.tag_number = tag_number
@@ -203,7 +206,7 @@ function tree.fetch(list)
 end
 
 -- Calls `visit(parent, child, weight, indexed, ...)` for each step from the root to the fairness key.
-local function each_level(path, visit, a, b)
+function each_level(path, visit, a, b)
   local policy, workload = tree.node(path.policy), tree.node(path.workload)
   visit(tree.node(ROOT), policy, 1, false, a, b)
   visit(policy, workload, path.weight, true, a, b)

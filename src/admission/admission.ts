@@ -176,7 +176,8 @@ export class Admission {
     const args = { ...change, policies, schema: keySchema };
     const result = await this.#step<ConfigureResult | Unreadable>('configure', args);
     if (result.status === 'unreadable') throw unreadable(result.schema);
-    return result;
+    // cjson writes an empty list as {}.
+    return { ...result, applied: Array.isArray(result.applied) ? result.applied : [] };
   }
 
   /**
