@@ -7,18 +7,22 @@ local admit, arrive, is_frozen, has_due, add_due
 
 -- Queues moved or requests admitted by one step: keeps a script call short.
 local MOVES_A_STEP = 64
-local moves = 0
+local moves
 -- Keys looked at in one search for the first of a workload; more than one only where keys have
 -- several queues, whose cheapest head is not their oldest.
 local KEYS_A_SEARCH = 64
 
 -- Index reads of all searches in the step; so many count as one move.
-local reads = 0
+local reads
 local READS_A_MOVE = 16
 -- Gates that are looked at together. A step opens a few; a new limit may open thousands.
 local GATES_AT_ONCE = 16
 
 local some_due
+at_start(function()
+  moves, reads, some_due = 0, 0, nil
+end)
+
 function has_due()
   if some_due == nil then
     some_due = redis.call('EXISTS', key.due) == 1

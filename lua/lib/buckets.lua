@@ -13,8 +13,10 @@
 
 local buckets = {}
 -- private
-local stored_buckets = cached(key.buckets)
-local touched = {}
+local stored_buckets, touched
+at_start(function()
+  stored_buckets, touched = cached(key.buckets), {}
+end)
 local FORGOTTEN_A_STEP = 8
 
 local function fill_up(bucket, state)

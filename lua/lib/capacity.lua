@@ -18,6 +18,10 @@ local function all_of(hash)
 end
 
 local replicas
+at_start(function()
+  replicas = nil
+end)
+
 function capacity.replicas()
   replicas = replicas or all_of(key.replicas)
   return replicas

@@ -5,11 +5,14 @@
 
 local ended = {}
 -- private
-local generations = {
-  { now = key.ended, before = key.ended_before, keep_ms = args.keep_ms, turned = 'ended_turned', sets = {} },
-  { now = key.jobs_ended, before = key.jobs_ended_before, keep_ms = args.keep_job_ms, turned = 'jobs_turned', sets = {} },
-}
-local past_of = {}
+local generations, past_of
+at_start(function()
+  generations = {
+    { now = key.ended, before = key.ended_before, keep_ms = args.keep_ms, turned = 'ended_turned', sets = {} },
+    { now = key.jobs_ended, before = key.jobs_ended_before, keep_ms = args.keep_job_ms, turned = 'jobs_turned', sets = {} },
+  }
+  past_of = {}
+end)
 
 -- How long what remains of a request is kept, ms.
 function ended.keep_ms(request)

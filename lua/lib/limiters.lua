@@ -8,8 +8,11 @@
 
 local limiters = {}
 -- private
-local known = {}
-local limits, taken_changed = cached(key.limits), {}
+local known, limits, limit_of, taken_changed
+at_start(function()
+  known, limits, limit_of, taken_changed = {}, cached(key.limits), {}, {}
+  limiters.some_buckets = false
+end)
 
 local function parse_bucket(stored)
   local capacity, fill, interval, even, delay = stored:match('^bucket (%S+) (%S+) (%S+) (%d) (%d)$')
@@ -28,7 +31,6 @@ local function limit_key_of(name)
 end
 
 -- What a limit key says: {limit} for slots, {limit, bucket} for tokens.
-local limit_of = {}
 local function read_limit(limit_key)
   local found = limit_of[limit_key]
   if not found then

@@ -4,7 +4,7 @@
 --   {JSON}: what prompts have besides, as far as it is set
 -- '.' stands for none. Which hash it is in and whether it has a token tell its state.
 local requests = {}
-local live, bodies = {}, cached(key.bodies)
+local live, bodies
 local mark_changed, save, encode, count_waiting, set_timer
 -- Its submit says so itself: its owner is told of admissions by others only.
 local submitting
@@ -13,8 +13,11 @@ local PROMPT_FIELDS = {
   'bytes', 'attempt', 'failures', 'failed_on', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
   'cancelled', 'cancel_code',
 }
-local lengths = cached(key.lengths)
-local changed_requests = {}
+local lengths, changed_requests
+at_start(function()
+  live, bodies, lengths, changed_requests = {}, cached(key.bodies), cached(key.lengths), {}
+  submitting = nil
+end)
 
 local function some(word)
   return word ~= '.' and word or nil

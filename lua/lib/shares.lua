@@ -2,7 +2,10 @@
 -- request's life do to the nodes of lib/tree.lua.
 
 -- private
-local passed, forgotten_keys = {}, {}
+local passed, forgotten_keys
+at_start(function()
+  passed, forgotten_keys = {}, {}
+end)
 
 local function idle_member(parent, child)
   return parent.path .. ' ' .. tag_text(parent, child.start) .. ' ' .. child.path

@@ -13,9 +13,12 @@
 
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
-local open = {}
+local open
 -- private
-local states, changed = {}, {}
+local states, changed
+at_start(function()
+  open, states, changed = {}, {}, {}
+end)
 
 local function parse_state(stored)
   if not stored then

@@ -5,47 +5,66 @@
 -- ARGV[1]: the clock in ms, '' for the server's own (only tests pass one).
 -- ARGV[2]: the arguments of the step, a JSON object. ARGV[3..]: bytes that need no parsing.
 
-local key = {
-  meta = KEYS[1], -- hash: schema, version (of the policies), sequence, body_bytes, service_ms ...
-  requests = KEYS[2], -- hash: id -> record of every request that waits, see lib/requests.lua
-  held = KEYS[3], -- hash: id -> record of every request that holds slots
-  bodies = KEYS[4], -- hash: id -> what the replica is sent
-  waiting = KEYS[5], -- lex zset: 'queue sequence id cost', the FIFO of every queue
-  standing = KEYS[6], -- lex zset: where queues stand, see lib/standing.lua
-  queues = KEYS[7], -- hash: queue -> 'gate sequence cost tag seen' of its head
-  tree = KEYS[8], -- hash: root, policies and workloads, see lib/tree.lua
-  fair = KEYS[9], -- hash: fairness keys, see lib/tree.lua
-  idle = KEYS[10], -- lex zset: 'parent tag child', whom virtual time may still pass
-  limits = KEYS[11], -- hash: limit key -> units, or 'bucket ...', see lib/limiters.lua
-  in_flight = KEYS[12], -- hash: limiter -> units taken; no field at zero
-  buckets = KEYS[13], -- hash: limiter -> level of a bucket that is not full, see lib/buckets.lua
-  full_at = KEYS[14], -- zset: limiter -> when its bucket is full, and forgotten
-  lengths = KEYS[15], -- hash: control point -> requests that wait
-  timers = KEYS[16], -- zset: what is due when; one entry for each request, member, replica, held bucket
-  outbox = KEYS[17], -- zset: 'id attempt' admitted but not yet known to be in BullMQ
-  members = KEYS[18], -- hash: id -> gateway or worker (JSON) that is alive
-  replicas = KEYS[19], -- hash: id -> replica (JSON)
-  policies = KEYS[20], -- hash: name -> policy (JSON)
-  ended = KEYS[21], -- hash: id -> how a request ended (JSON); two generations, see lib/ended.lua
-  ended_before = KEYS[22],
-  jobs_ended = KEYS[23], -- the same for jobs, which are kept for longer
-  jobs_ended_before = KEYS[24],
-  due = KEYS[25], -- set: gates that a bounded step left with free units and queues
-  channel = KEYS[26], -- prefix of the channels 'node:<id>'
+local KEY_NAMES = {
+  'meta', -- hash: schema, version (of the policies), sequence, body_bytes, service_ms ...
+  'requests', -- hash: id -> record of every request that waits, see lib/requests.lua
+  'held', -- hash: id -> record of every request that holds slots
+  'bodies', -- hash: id -> what the replica is sent
+  'waiting', -- lex zset: 'queue sequence id cost', the FIFO of every queue
+  'standing', -- lex zset: where queues stand, see lib/standing.lua
+  'queues', -- hash: queue -> 'gate sequence cost tag seen' of its head
+  'tree', -- hash: root, policies and workloads, see lib/tree.lua
+  'fair', -- hash: fairness keys, see lib/tree.lua
+  'idle', -- lex zset: 'parent tag child', whom virtual time may still pass
+  'limits', -- hash: limit key -> units, or 'bucket ...', see lib/limiters.lua
+  'in_flight', -- hash: limiter -> units taken; no field at zero
+  'buckets', -- hash: limiter -> level of a bucket that is not full, see lib/buckets.lua
+  'full_at', -- zset: limiter -> when its bucket is full, and forgotten
+  'lengths', -- hash: control point -> requests that wait
+  'timers', -- zset: what is due when; one entry for each request, member, replica, held bucket
+  'outbox', -- zset: 'id attempt' admitted but not yet known to be in BullMQ
+  'members', -- hash: id -> gateway or worker (JSON) that is alive
+  'replicas', -- hash: id -> replica (JSON)
+  'policies', -- hash: name -> policy (JSON)
+  'ended', -- hash: id -> how a request ended (JSON); two generations, see lib/ended.lua
+  'ended_before',
+  'jobs_ended', -- the same for jobs, which are kept for longer
+  'jobs_ended_before',
+  'due', -- set: gates that a bounded step left with free units and queues
+  'channel', -- prefix of the channels 'node:<id>'
 }
-local FIRST_OWN_KEY = 27
+local FIRST_OWN_KEY = #KEY_NAMES + 1
 
-local now_ms
-if ARGV[1] == '' then
-  local time = redis.call('TIME')
-  now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-else
-  now_ms = tonumber(ARGV[1])
+-- A library is loaded once and called often. What it knows of one call is set up at the beginning of
+-- each, by what it gives to at_start: nothing is remembered from call to call.
+local starts = {}
+local function at_start(set_up)
+  starts[#starts + 1] = set_up
 end
 
-local now_text = string.format('%.0f', now_ms)
+local KEYS, ARGV, key, now_ms, now_text, args
 
-local args = cjson.decode(ARGV[2])
+local function start(keys, argv)
+  KEYS, ARGV = keys, argv
+  -- Mostly the domain of the last call: its names are the only thing that stays.
+  if not key or key.meta ~= keys[1] then
+    key = {}
+    for i, name in ipairs(KEY_NAMES) do
+      key[name] = keys[i]
+    end
+  end
+  if argv[1] == '' then
+    local time = redis.call('TIME')
+    now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  else
+    now_ms = tonumber(argv[1])
+  end
+  now_text = string.format('%.0f', now_ms)
+  args = cjson.decode(argv[2])
+  for _, set_up in ipairs(starts) do
+    set_up()
+  end
+end
 
 -- A hash as the step sees it: a field is read once, and what changed is written by flush, so that
 -- requests that share a step share its commands.
@@ -138,9 +157,7 @@ local function flush_scores(zset)
   zset.scores = {}
 end
 
-local meta = cached(key.meta)
-local timers = scored(key.timers)
-local outbox = scored(key.outbox)
+local meta, timers, outbox
 
 -- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14. Not %d: that is a C
 -- long, of 32 bits in a WebAssembly server.
@@ -156,8 +173,7 @@ end
 
 -- What the step caused. Published and returned at its end, so that one reply tells the caller
 -- which prompts to hand to BullMQ and when something is due.
-local dispatch = {}
-local events = {}
+local dispatch, events
 
 local function tell(node, event)
   if node then
@@ -166,3 +182,8 @@ local function tell(node, event)
     events[node] = list
   end
 end
+
+at_start(function()
+  meta, timers, outbox = cached(key.meta), scored(key.timers), scored(key.outbox)
+  dispatch, events = {}, {}
+end)

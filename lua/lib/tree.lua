@@ -22,11 +22,14 @@
 local tree = {}
 local ROOT = '.'
 local SPAN = 2 ^ 52
-local inner, fair = {}, {}
-local inner_hash = cached(key.tree)
+local inner, fair, inner_hash
 local tag_units, tag_text, each_level
 -- private
-local paths, all_read, new_nodes = {}, false, 0
+local paths, weights, all_read, new_nodes
+at_start(function()
+  inner, fair, inner_hash = {}, {}, cached(key.tree)
+  paths, weights, all_read, new_nodes = {}, {}, false, 0
+end)
 
 function tag_units(cost, weight)
   if weight == 1 then
@@ -105,7 +108,6 @@ function tree.inner()
   return inner
 end
 
-local weights = {}
 local function weight_of(workload)
   local weight = weights[workload]
   if not weight then

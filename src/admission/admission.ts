@@ -342,8 +342,6 @@ export class Admission {
     bytes: readonly string[] = [],
     moreKeys: readonly string[] = [],
   ): Promise<Result> {
-    const script = this.#scripts.get(step);
-    if (!script) throw new Error(`no step ${step}`);
     const { beginMs, offerAgainMs, keepMs, keepJobMs, maxAttempts } = this.#settings;
     const clock = this.#clock === undefined ? '' : String(this.#clock());
     const json = JSON.stringify({
@@ -356,7 +354,8 @@ export class Admission {
     });
     const text = await runScript(
       this.#redis,
-      script,
+      step,
+      this.#scripts,
       [...this.#keys, ...moreKeys],
       [clock, json, ...bytes],
     );
