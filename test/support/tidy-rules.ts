@@ -93,7 +93,7 @@ export const linesMax = 400;
 
 /** A file is read in one sitting; a Lua step above all, since nobody steps through it in a debugger. */
 export const staysShort: Rule = ({ path, text }) => {
-  if (!/^(src|workers|lua)\/.*\.(ts|js|lua)$/.test(path)) return [];
+  if (!/^(src|workers|lua|bench)\/.*\.(ts|js|lua)$/.test(path)) return [];
   const lines = text.trimEnd().split('\n').length;
   return lines > linesMax
     ? [`${path}: ${lines} lines, at most ${linesMax}: look for the seam`]
