@@ -70,7 +70,7 @@ local function text_of(request)
 end
 
 local function words_of(request)
-  return text_of(request):match('(%S+) (%S+)$')
+  return text_of(request):match('^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (%S+) (%S+)$')
 end
 
 function requests.control_point(request)

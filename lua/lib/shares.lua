@@ -246,12 +246,12 @@ local function prune(parent)
   local past = redis.call('ZRANGEBYLEX', key.idle, '[' .. parent.path .. ' ',
     '(' .. parent.path .. ' ' .. tag_text(parent, parent.v) .. '!', 'LIMIT', 0, PRUNED_A_STEP)
   for _, member in ipairs(past) do
-    local child = member:match('(%S+)$')
+    local child = member:match('^%S+ %S+ (%S+)$')
     local is_workload = not parent.path:find('/')
     local below = is_workload and lex_range(key.idle, child, 0, PRUNED_A_STEP) or {}
     for _, grandchild in ipairs(below) do
       redis.call('ZREM', key.idle, grandchild)
-      forget(grandchild:match('(%S+)$'))
+      forget(grandchild:match('^%S+ %S+ (%S+)$'))
     end
     if #below < PRUNED_A_STEP then
       redis.call('ZREM', key.idle, member)

@@ -80,7 +80,7 @@ end
 local function cheapest(gate, fair_path)
   local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, 0, 2)
   for i, member in ipairs(found) do
-    found[i] = member:match('(%S+)$')
+    found[i] = member:match('^%S+ %S+ %S+ %S+ %S+ (%S+)$')
   end
   return found
 end
@@ -161,7 +161,7 @@ function standing.oldest(gate, fair_path)
   local first = cheapest(gate, fair_path)
   local queue = first[1]
   if first[2] then
-    queue = lex_range(key.standing, 'q ' .. gate .. ' ' .. fair_path, 0, 1)[1]:match('(%S+)$')
+    queue = lex_range(key.standing, 'q ' .. gate .. ' ' .. fair_path, 0, 1)[1]:match('^%S+ %S+ %S+ %S+ (%S+)$')
   end
   return queue, queue and state_of(queue)
 end
@@ -172,7 +172,7 @@ function standing.entry(gate, workload, n)
   if not member then
     return nil
   end
-  local tag, sequence, queue = member:match('(%S+) (%S+) (%S+)$')
+  local tag, sequence, queue = member:match('^%S+ %S+ %S+ (%S+) (%S+) (%S+)$')
   return { gate = gate, tag = tag, sequence = tonumber(sequence), queue = queue, fair = tree.path(queue).fair }
 end
 
@@ -180,7 +180,7 @@ end
 function standing.heads(queue, count)
   local heads = lex_range(key.waiting, queue, 0, count)
   for i, member in ipairs(heads) do
-    local sequence, id, cost = member:match('(%S+) (%S+) (%S+)$')
+    local sequence, id, cost = member:match('^%S+ (%S+) (%S+) (%S+)$')
     heads[i] = { member = member, sequence = tonumber(sequence), id = id, cost = tonumber(cost) }
   end
   return heads
