@@ -68,6 +68,7 @@ for _, id in ipairs(ids) do
   end
 end
 limiters.fetch(names)
+standing.fetch_gates(names)
 buckets.fetch(names)
 tree.fetch(paths_used)
 

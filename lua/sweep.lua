@@ -10,7 +10,7 @@ Safe to repeat: everything it does depends on the clock alone. Bounded; the rest
 ]]
 -- use step limiters buckets tree shares standing ended records requests capacity admit close
 
-local SWEPT_A_STEP = 64
+local SWEPT_A_STEP = 32
 -- Requests looked at in one step for those of a member that is gone.
 local SCANNED_A_STEP = 128
 
@@ -66,8 +66,7 @@ local function end_owned(id)
       local request = requests.load(page[2][i])
       if request and request.owner == id then
         found = found + 1
-        request.owner = nil
-        requests.save(request)
+        requests.disown(request)
         requests.cancel(request, 'its gateway is gone', 'unavailable')
       end
     end
@@ -113,7 +112,10 @@ local function time_out(entry)
   if kind == 'replica' then
     capacity.refresh()
   elseif kind == 'bucket' then
-    buckets.let_go(limiters.get(id))
+    local limiter = limiters.get(id)
+    if limiter.bucket then
+      buckets.let_go(limiter)
+    end
     open[id] = true
   else
     local request = requests.load(entry)

@@ -35,13 +35,14 @@ export async function readScriptTimes(redis: Redis): Promise<ScriptTimes> {
   let calls = 0;
   let totalUs = 0;
   const longestUs: number[] = [0];
-  for (const name of ['eval', 'evalsha']) {
+  for (const name of ['fcall']) {
     const counted = new RegExp(`^cmdstat_${name}:calls=(\\d+),usec=(\\d+)`, 'm').exec(commands);
     calls += Number(counted?.[1] ?? 0);
     totalUs += Number(counted?.[2] ?? 0);
     const longest = new RegExp(`^latency_percentiles_usec_${name}:.*p100=([\\d.]+)`, 'm');
     longestUs.push(Number(longest.exec(latencies)?.[1] ?? 0));
   }
+  if (calls === 0) throw new Error('no step was called since the reset: nothing was measured');
   // [id, time, microseconds, [command, ...], ...]; the histogram ends at one second, this does not.
   const slow = (await redis.call('SLOWLOG', 'GET', slowLogLength)) as [
     number,
@@ -49,11 +50,11 @@ export async function readScriptTimes(redis: Redis): Promise<ScriptTimes> {
     number,
     string[],
   ][];
-  const scripts = slow.filter(([, , , command]) => /^eval/i.test(String(command[0])));
+  const scripts = slow.filter(([, , , command]) => /^fcall/i.test(String(command[0])));
   for (const [, , us] of scripts) longestUs.push(us);
   return {
     calls,
-    meanMs: calls === 0 ? 0 : totalUs / calls / 1_000,
+    meanMs: totalUs / calls / 1_000,
     longestMs: Math.max(...longestUs) / 1_000,
     overBound: scripts.length,
   };

@@ -6,7 +6,7 @@ local admit, arrive, is_frozen, has_due, add_due
 -- private
 
 -- Queues moved or requests admitted by one step: keeps a script call short.
-local MOVES_A_STEP = 64
+local MOVES_A_STEP = 40
 local moves
 -- Keys looked at in one search for the first of a workload; more than one only where keys have
 -- several queues, whose cheapest head is not their oldest.
@@ -44,7 +44,7 @@ end
 local function open_gates()
   local names = {}
   for name in pairs(open) do
-    if name == '-' or limiters.is_open(name) then
+    if not standing.is_empty(name) and (name == '-' or limiters.is_open(name)) then
       names[#names + 1] = name
     else
       open[name] = nil
@@ -110,6 +110,10 @@ local function first_of(workload, gates)
         if not best or before(head, best) then
           best = head
         end
+        -- What follows is behind this entry.
+        if not before(entry, best) then
+          return best
+        end
       end
     end
   end
@@ -163,7 +167,8 @@ end
 
 -- Siblings that could not run while v moved past them are parked.
 local function park_passed(path, root_v, policy_v, eligible)
-  local root_moved, policy_moved = tree.node(ROOT).v > root_v, tree.node(path.policy).v > policy_v
+  -- A v that began a new turn has moved, too.
+  local root_moved, policy_moved = tree.node(ROOT).v ~= root_v, tree.node(path.policy).v ~= policy_v
   for other, node in pairs(tree.inner()) do
     if node.waiting > 0 and not eligible[other] then
       if (root_moved and node.parent == ROOT) or (policy_moved and node.parent == path.policy) then
@@ -178,7 +183,7 @@ local function take(first, eligible)
   local heads = standing.heads(queue, 2)
   local _, alone_at = standing.remove(queue)
   redis.call('ZREM', key.waiting, heads[1].member)
-  local request = requests.load(heads[1].id)
+  local request = requests.load_waiting(heads[1].id)
   requests.left_queue(request)
   local path = first.path
   local root, root_v, policy_v = tree.node(ROOT), tree.node(ROOT).v, tree.node(path.policy).v
@@ -212,6 +217,7 @@ end
 -- a limit behind that one.
 local function open_due()
   for _, entry in ipairs(redis.call('SPOP', key.due, GATES_AT_ONCE)) do
+    reads = reads + 2
     local gate, limit_key = entry:match('^after (%S+) (%S+)$')
     if not gate then
       open[entry] = true
@@ -247,11 +253,10 @@ function admit()
   local frozen = is_frozen()
   while not frozen and moves + reads / READS_A_MOVE < MOVES_A_STEP do
     local gates = open_gates()
-    if #gates == 0 then
-      if not has_due() then
-        return
-      end
+    if #gates < GATES_AT_ONCE and has_due() then
       open_due()
+    elseif #gates == 0 then
+      return
     else
       local first, eligible = choose(gates)
       -- A search that ran into the bound has not seen everyone: its choice does not count.

@@ -166,8 +166,15 @@ function buckets.save()
       -- Still held for somebody: a sweep is about to let it go.
       redis.call('ZADD', key.full_at, now_ms + 1000, name)
     else
-      redis.call('ZREM', key.full_at, name)
-      write(stored_buckets, name, false)
+      -- With another rule than it was written by it may fill up later.
+      local limiter = limiters.get(name)
+      local full_in = stored and limiter.bucket and buckets.ms_until(limiter, limiter.bucket.capacity) or 0
+      if full_in > 0 then
+        redis.call('ZADD', key.full_at, now_ms + full_in, name)
+      else
+        redis.call('ZREM', key.full_at, name)
+        write(stored_buckets, name, false)
+      end
     end
   end
   flush(stored_buckets)

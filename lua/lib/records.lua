@@ -93,6 +93,14 @@ function requests.fetch(ids)
   end
 end
 
+-- One that is known to wait.
+function requests.load_waiting(id)
+  if not live[id] then
+    live[id] = decode(id, redis.call('HGET', key.requests, id), false)
+  end
+  return live[id]
+end
+
 -- The live request, or nil.
 function requests.load(id)
   if live[id] == nil then
@@ -113,6 +121,27 @@ function save(request)
   mark_changed(request)
 end
 requests.save = save
+
+-- Its gateway is gone: nobody is told of it any more, and a sweep finds it once.
+function requests.disown(request)
+  request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+ %S+ %S+) %S+', '%1 .', 1)
+  request.owner = nil
+  save(request)
+end
+
+-- Its gateway is gone: nobody is told of it any more, and a sweep finds it once.
+function requests.disown(request)
+  request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+ %S+ %S+) %S+', '%1 .', 1)
+  request.owner = nil
+  save(request)
+end
+
+-- Its gateway is gone: nobody is told of it any more, and a sweep finds it once.
+function requests.disown(request)
+  request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+ %S+ %S+) %S+', '%1 .', 1)
+  request.owner = nil
+  save(request)
+end
 
 function encode(request)
   local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at .. ' '

@@ -96,36 +96,15 @@ function tree.leave(path)
   root.waiting = root.waiting - 1
 end
 
--- Keeps tags far below 2^53: v begins a new turn, or, where all children are at hand, the time that
--- all of them have behind them is taken away.
+-- Keeps tags far below 2^53: v begins a new turn. As text, all tags stay what they were.
 local function turn(parent)
-  if parent.path:find('/') then
-    parent.v, parent.turns = parent.v - SPAN, parent.turns + 1
-    for _, child in pairs(fair) do
-      if child.workload == parent then
-        child.start = child.start - SPAN
-      end
-    end
-    return
-  end
-  local passed_by_all = parent.v
-  for _, child in pairs(tree.inner()) do
-    if child.parent == parent.path and child.waiting > 0 and not child.parked then
-      passed_by_all = math.min(passed_by_all, child.start)
+  parent.v, parent.turns = parent.v - SPAN, parent.turns + 1
+  local is_workload = parent.path:find('/')
+  for _, child in pairs(is_workload and fair or tree.inner()) do
+    if child.workload == parent or (not is_workload and child.parent == parent.path) then
+      child.start = child.start - SPAN
     end
   end
-  for _, child in pairs(inner) do
-    if child.parent == parent.path then
-      local was_idle = child.in_idle
-      leave_idle(parent, child)
-      child.start = math.max(0, child.start - passed_by_all)
-      if was_idle then
-        redis.call('ZADD', key.idle, 0, idle_member(parent, child))
-        child.in_idle = true
-      end
-    end
-  end
-  parent.v = parent.v - passed_by_all
 end
 
 local function charge(parent, child, weight, indexed, cost, seen)

@@ -15,10 +15,20 @@ local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
 local open
 -- private
-local states, changed
+local states, changed, counts, seen_cheapest
 at_start(function()
-  open, states, changed = {}, {}, {}
+  open, states, changed, counts, seen_cheapest = {}, {}, {}, cached(key.gates), {}
 end)
+
+local function count(gate, by)
+  local queues = tonumber(read(counts, gate) or 0) + by
+  write(counts, gate, queues > 0 and queues)
+end
+
+-- Whether no queue stands at a gate.
+function standing.is_empty(gate)
+  return not read(counts, gate)
+end
 
 local function parse_state(stored)
   if not stored then
@@ -50,6 +60,10 @@ function standing.fetch(queues)
   end
 end
 
+function standing.fetch_gates(gates)
+  fetch(counts, gates)
+end
+
 -- Whether requests wait in a queue.
 function standing.has(queue)
   return state_of(queue) ~= false
@@ -78,10 +92,16 @@ end
 
 -- The queues of a key at a gate with the cheapest heads: none, one, or two of them.
 local function cheapest(gate, fair_path)
+  local place = gate .. ' ' .. fair_path
+  local known = seen_cheapest[place]
+  if known then
+    return known
+  end
   local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, 0, 2)
   for i, member in ipairs(found) do
     found[i] = member:match('^%S+ %S+ %S+ %S+ %S+ (%S+)$')
   end
+  seen_cheapest[place] = found
   return found
 end
 
@@ -107,6 +127,8 @@ function standing.remove(queue)
     end
   end
   set_state(queue, false)
+  seen_cheapest[state.gate .. ' ' .. path.fair] = nil
+  count(state.gate, -1)
   return state, not first[2] and state.gate
 end
 
@@ -126,6 +148,8 @@ function standing.put(queue, head, seen, alone_at)
   }
   set_state(queue, state)
   local first = gate ~= alone_at and cheapest(gate, path.fair)[1]
+  seen_cheapest[gate .. ' ' .. path.fair] = nil
+  count(gate, 1)
   local by_age, by_cost = queue_entries(queue, state)
   if not first then
     redis.call('ZADD', key.standing, 0, by_age, 0, by_cost, 0, key_entry(queue, state))
@@ -199,4 +223,5 @@ function standing.save()
   end
   changed = {}
   flush_lists(key.queues, sets, removals)
+  flush(counts)
 end

@@ -13,6 +13,7 @@ local KEY_NAMES = {
   'waiting', -- lex zset: 'queue sequence id cost', the FIFO of every queue
   'standing', -- lex zset: where queues stand, see lib/standing.lua
   'queues', -- hash: queue -> 'gate sequence cost tag seen' of its head
+  'gates', -- hash: gate -> queues that stand there; no field at zero
   'tree', -- hash: root, policies and workloads, see lib/tree.lua
   'fair', -- hash: fairness keys, see lib/tree.lua
   'idle', -- lex zset: 'parent tag child', whom virtual time may still pass

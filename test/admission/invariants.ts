@@ -127,6 +127,12 @@ export async function checkInvariants(redis: Redis, domain: string): Promise<voi
     if (!head || head.cost > cost || (head.cost === cost && head.sequence > oldest)) continue;
     cheapest.set(at, [head.cost, head.sequence]);
   }
+  const atGates = new Map<string, number>();
+  for (const entry of queues) {
+    const [, gate = ''] = entry.split(' ');
+    atGates.set(gate, (atGates.get(gate) ?? 0) + 1);
+  }
+  expect(numbers(await read('gates')), 'queues at gates').toEqual(Object.fromEntries(atGates));
   const byCost = standing
     .filter((entry) => entry.startsWith('c '))
     .map((entry) => entry.split(' '));
