@@ -11,6 +11,7 @@ import {
   type SubmitResult,
 } from '../../src/admission/index.ts';
 import { domainKey } from '../../src/admission/keys.ts';
+import type { Patch } from '../../src/admission/scripts.ts';
 import { rekey } from '../../src/gateway/rekeyer.ts';
 import { limitsOf, parsePolicy, schedule } from '../../src/policy/index.ts';
 import { testRedis } from '../support/redis.ts';
@@ -88,14 +89,19 @@ export class World {
   version = 0;
   #policies: ReturnType<typeof parsePolicy>[] = [];
 
-  constructor(redis: Redis, overrides: Partial<AdmissionSettings>) {
+  constructor(
+    redis: Redis,
+    overrides: Partial<AdmissionSettings>,
+    options: { domain?: string; patch?: Patch } = {},
+  ) {
     this.redis = redis;
-    this.domain = `t${Math.floor(Math.random() * 1e9)}`;
+    this.domain = options.domain ?? `t${Math.floor(Math.random() * 1e9)}`;
     this.admission = new Admission({
       redis,
       domain: this.domain,
       settings: { ...settings, ...overrides },
       clock: () => this.nowMs,
+      patch: options.patch,
     });
     this.admission.onReply((reply) => {
       this.dispatched.push(...(reply.dispatch ?? []));
@@ -117,6 +123,12 @@ export class World {
     });
     this.version = result.version;
     if (result.rekeying) await rekey(this.admission, this.#policies, this.version);
+  }
+
+  /** Another gateway of the same domain: it has read the same policies. */
+  adopt(other: World): void {
+    this.#policies = other.#policies;
+    this.version = other.version;
   }
 
   /** A pool with one replica and one worker of so many slots. */
