@@ -51,6 +51,7 @@ local function state_of(limiter)
       local interval = tonumber(stamp:match('(%S+)$'))
       state.level = math.floor(state.level / interval * bucket.interval)
       state.wait_until, state.held_for = 0, '-'
+      touched[limiter.name] = limiter
     end
     state.level = math.min(state.level, bucket.full)
     fill_up(bucket, state)
