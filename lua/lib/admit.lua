@@ -203,7 +203,7 @@ local function wait_for_refill(first, limiter)
   local head = standing.heads(first.queue, 1)[1]
   if not buckets.ms_until(limiter, first.cost) then
     requests.finish(requests.load(head.id), {
-      state = 'rejected', code = 'over_capacity', message = 'costs more than its quota can ever hold',
+      state = 'rejected', code = 'invalid_request', message = 'costs more than its quota can ever hold',
     })
     return
   end
