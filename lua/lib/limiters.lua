@@ -114,6 +114,9 @@ end
 
 function limiters.save()
   flush(limits)
+  if not next(taken_changed) then
+    return
+  end
   local sets, removals = {}, {}
   for limiter in pairs(taken_changed) do
     if limiter.taken > 0 then

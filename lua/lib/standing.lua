@@ -211,6 +211,9 @@ function standing.heads(queue, count)
 end
 
 function standing.save()
+  if not next(changed) then
+    return
+  end
   local sets, removals = {}, {}
   for queue in pairs(changed) do
     local state = states[queue]

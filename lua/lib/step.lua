@@ -119,6 +119,9 @@ local function flush_lists(name, sets, removals)
 end
 
 local function flush(hash)
+  if not next(hash.changed) then
+    return
+  end
   local sets, removals = {}, {}
   for field in pairs(hash.changed) do
     local value = hash.values[field]
@@ -144,6 +147,9 @@ local function set_score(zset, member, score)
 end
 
 local function flush_scores(zset)
+  if not next(zset.scores) then
+    return
+  end
   local sets, removals = {}, {}
   for member, score in pairs(zset.scores) do
     if score then
