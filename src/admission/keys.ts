@@ -14,6 +14,7 @@ const stepKeys = [
   'waiting',
   'standing',
   'queues',
+  'gates',
   'tree',
   'fair',
   'idle',
