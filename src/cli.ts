@@ -2,9 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { ConfigError, processEnvironment } from './config.ts';
+import { formatDuration } from './document.ts';
 import { SluiceError } from './errors.ts';
 import { type Dev, type Running, runDev, runGateway, runSimulator, runWorker } from './main.ts';
-import { PolicyError } from './policy/index.ts';
+import { PolicyError, parsePolicy } from './policy/index.ts';
 import { RedisServerError } from './redis-server/index.ts';
 import { createLog } from './telemetry/index.ts';
 
@@ -154,13 +155,15 @@ Ctrl-C stops everything.
 
 /** A policy in one line. */
 function describe(document: unknown): string {
-  const { policy } = document as {
-    policy?: { policy_name?: string; concurrency_scheduler?: Record<string, unknown> };
-  };
-  const block = policy?.concurrency_scheduler ?? {};
-  const selectors = (block.selectors ?? []) as { control_point?: string }[];
-  const points = selectors.map((selector) => selector.control_point).join(', ');
-  return `${policy?.policy_name}: at most ${block.max_concurrency} at once on ${points}`;
+  const policy = parsePolicy(document);
+  const points = policy.selectors.map((selector) => selector.controlPoint).join(', ');
+  if (policy.kind === 'concurrency') {
+    return `${policy.name}: at most ${policy.maxConcurrency} at once on ${points}`;
+  }
+  const { capacity, fillAmount, intervalMs } = policy.bucket;
+  const what = policy.kind === 'rate' ? 'rate limit' : 'quota';
+  const rate = `${capacity}, and ${fillAmount} more each ${formatDuration(intervalMs)}`;
+  return `${policy.name}: a ${what} of ${rate} on ${points}`;
 }
 
 function number(text: string): number {

@@ -33,9 +33,34 @@ export interface LabelMissing {
   readonly label: string;
 }
 
+/** How far apart the children of a node of the fair order have been served, in tokens over weight. */
+export interface FairnessGap {
+  /** The policy whose workloads are compared; '(all)' where policies are. */
+  readonly policy: string;
+  /** Between the most and the least served of those that wait and may run; 0 for fewer than two. */
+  readonly gap: number;
+  /** The most that it may be, from the largest costs that this gateway has seen since its start. */
+  readonly bound: number;
+}
+
+/** What a gateway sees of the cluster now and then, while somebody listens. */
+export interface ClusterSample {
+  readonly fairness: readonly FairnessGap[];
+  /** Requests that wait; `other` is for control points that no policy and no model names. */
+  readonly waiting: readonly { readonly controlPoint: string; readonly waiting: number }[];
+  /** Of policies and of pools. */
+  readonly slots: readonly {
+    readonly limiter: string;
+    readonly inFlight: number;
+    readonly limit: number;
+  }[];
+}
+
 /** Messages are {@link LabelMissing}. */
 export const labelMissing = channel('sluice:label-missing');
 /** Messages are {@link PromptEnded}. */
 export const promptEnded = channel('sluice:prompt-ended');
 /** Messages are {@link AttemptEnded}. */
 export const attemptEnded = channel('sluice:attempt-ended');
+/** Messages are {@link ClusterSample}. */
+export const clusterSampled = channel('sluice:cluster-sampled');

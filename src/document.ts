@@ -9,6 +9,7 @@
  */
 import Type, { type Static, type TSchema } from 'typebox';
 import { Check } from 'typebox/value';
+import { parseDocument } from 'yaml';
 
 /** One thing that is wrong in a document, and what would be right. */
 export interface Problem {
@@ -89,6 +90,29 @@ export function duration(least: number, most: number) {
 /** False for control characters (C0, DEL, C1, line separators) and lone halves of surrogate pairs. */
 export function isPrintable(value: string): boolean {
   return value.isWellFormed() && !/[\p{Cc}\u2028\u2029]/u.test(value);
+}
+
+/** Aliases (`*name`) that a YAML text may expand to. */
+const mostAliases = 100;
+
+/** What a YAML text holds (JSON is YAML), or what is wrong with it, which does not quote the text. */
+export function parseYaml(
+  text: string,
+): { readonly document: unknown } | { readonly reason: string } {
+  try {
+    const document = parseDocument(text);
+    const [flaw] = [...document.errors, ...document.warnings];
+    if (flaw !== undefined) return { reason: notYaml(flaw) };
+    return { document: document.toJS({ maxAliasCount: mostAliases }) as unknown };
+  } catch (error) {
+    return { reason: notYaml(error) };
+  }
+}
+
+/** The first line only: the rest quotes the text, which may hold keys and passwords. */
+function notYaml(error: unknown): string {
+  const [line = ''] = error instanceof Error ? error.message.split('\n') : [];
+  return `is not valid YAML: ${line.replace(/:$/, '')}`;
 }
 
 const unitMs: Readonly<Record<string, number>> = {

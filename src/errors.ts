@@ -21,6 +21,7 @@ export type ErrorCode =
   | 'expired'
   | 'upstream_failed'
   | 'idempotency_conflict'
+  | 'in_use'
   | 'internal';
 
 /**
@@ -46,6 +47,7 @@ export const errorTable: Readonly<
   expired: { http: 504, grpc: 4 }, // ran longer than the policy's max inflight duration
   upstream_failed: { http: 502, grpc: 14 }, // 502 -> UNAVAILABLE, as gRPC maps plain HTTP answers
   idempotency_conflict: { http: 422, grpc: 6 }, // ALREADY_EXISTS: same key, other request
+  in_use: { http: 409, grpc: 9 }, // FAILED_PRECONDITION: requests wait or run under it
   internal: { http: 500, grpc: 13 }, // INTERNAL
 });
 

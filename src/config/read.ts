@@ -1,15 +1,11 @@
 /** Reads the files that configure a process; every failure becomes a problem, never a throw. */
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { parseDocument } from 'yaml';
-import { isMapping, join, type Problem } from '../document.ts';
+import { isMapping, join, type Problem, parseYaml } from '../document.ts';
 import type { PolicySource } from './types.ts';
 
 /** Files of more bytes are refused: a configuration is written by people. */
 const fileBytes = 4 * 1024 * 1024;
-
-/** Aliases (`*name`) that a YAML file may expand to. */
-const mostAliases = 100;
 
 /**
  * The config file as a mapping; empty when it is empty or when `named` is undefined and the default
@@ -57,23 +53,15 @@ function readYaml(path: string): Read {
     if (size > fileBytes) {
       return { status: 'refused', reason: `is larger than ${fileBytes} bytes` };
     }
-    const document = parseDocument(readFileSync(path, 'utf8'));
-    const [flaw] = [...document.errors, ...document.warnings];
-    // The first line only: the rest quotes the file, which may hold keys and passwords.
-    if (flaw !== undefined) return { status: 'refused', reason: notYaml(flaw) };
-    return { status: 'read', document: document.toJS({ maxAliasCount: mostAliases }) as unknown };
+    const parsed = parseYaml(readFileSync(path, 'utf8'));
+    return 'reason' in parsed
+      ? { status: 'refused', reason: parsed.reason }
+      : { status: 'read', document: parsed.document };
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return { status: 'absent', reason: 'does not exist' };
-    if (codeOf(error) !== undefined) {
-      return { status: 'refused', reason: `cannot be read: ${codeOf(error)}` };
-    }
-    return { status: 'refused', reason: notYaml(error) };
+    const reason = codeOf(error) ?? (error instanceof Error ? error.message : String(error));
+    return { status: 'refused', reason: `cannot be read: ${reason}` };
   }
-}
-
-function notYaml(error: unknown): string {
-  const [line = ''] = error instanceof Error ? error.message.split('\n') : [];
-  return `is not valid YAML: ${line.replace(/:$/, '')}`;
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -3,7 +3,7 @@ import { type ErrorCode, errorTable, SluiceError } from '../errors.ts';
 
 /** Errors in the shape of the protocol that was called, with a stable code. */
 
-/** Codes that are worth another try, which always carry Retry-After. */
+/** Codes that are worth another try, which always carry Retry-After and Retry-After-Ms. */
 const retryable: ReadonlySet<ErrorCode> = new Set([
   'queue_full',
   'rate_limited',
@@ -14,8 +14,10 @@ const defaultRetryMs = 1_000;
 
 export function sendError(reply: FastifyReply, path: string, error: SluiceError): FastifyReply {
   if (retryable.has(error.code)) {
-    const seconds = Math.max(1, Math.ceil((error.retryAfterMs ?? defaultRetryMs) / 1_000));
-    reply.header('retry-after', String(seconds));
+    // HTTP knows whole seconds (RFC 9110, 10.2.3); OpenAI's clients prefer the exact time.
+    const ms = Math.max(1, Math.ceil(error.retryAfterMs ?? defaultRetryMs));
+    reply.header('retry-after', String(Math.ceil(ms / 1_000)));
+    reply.header('retry-after-ms', String(ms));
   }
   return reply.code(error.httpStatus ?? errorTable[error.code].http).send(errorBody(path, error));
 }

@@ -11,8 +11,17 @@ import { keyReader } from './caller.ts';
 import { jobRoutes } from './job-routes.ts';
 import { operateRoutes } from './operate-routes.ts';
 import type { PolicyBook } from './policy-book.ts';
+import type { PolicyChanges } from './policy-changes.ts';
+import { policyRoutes } from './policy-routes.ts';
 import { promptRoutes } from './prompt-routes.ts';
 import { type Prompts, requestIdOf } from './prompts.ts';
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Reads the body; as the body of a prompt when absent. */
+    parse?: (bytes: Buffer) => unknown;
+  }
+}
 
 /** How long a client may take to send its request, ms. */
 const receiveMs = 60_000;
@@ -26,6 +35,7 @@ export function buildApp(parts: {
   readonly redis: Redis;
   readonly admission: Admission;
   readonly book: PolicyBook;
+  readonly changes: PolicyChanges;
   readonly prompts: Prompts;
 }): FastifyInstance {
   const { config, log, admission, prompts } = parts;
@@ -54,7 +64,8 @@ export function buildApp(parts: {
         const param = 'Content-Encoding';
         throw new SluiceError('invalid_request', 'send the body without compression', { param });
       }
-      return parseBody(bytes);
+      const { parse = parseBody } = request.routeOptions.config;
+      return parse(bytes);
     },
   );
 
@@ -110,6 +121,7 @@ export function buildApp(parts: {
   promptRoutes(app, config, prompts);
   jobRoutes(app, config, prompts, admission);
   operateRoutes(app, parts);
+  policyRoutes(app, parts);
   return app;
 }
 

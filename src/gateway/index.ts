@@ -2,9 +2,12 @@ import type { Logger } from 'pino';
 import { type Config, configWarnings } from '../config.ts';
 import { startNode } from '../node.ts';
 import { buildApp } from './app.ts';
+import { LargestCosts } from './fairness.ts';
 import { applyConfig, PolicyBook } from './policy-book.ts';
+import { PolicyChanges } from './policy-changes.ts';
 import { Prompts } from './prompts.ts';
 import { Rekeyer } from './rekeyer.ts';
+import { Sampler } from './sampler.ts';
 import { Waiters } from './waiters.ts';
 
 export { readPolicies } from './policy-book.ts';
@@ -21,15 +24,21 @@ export interface RunningGateway {
 const stopGraceMs = 10_000;
 /** How often waiting requests are read again, lest an event was lost, ms. */
 const recheckMs = 5_000;
+/** How often the cluster is looked at, as long as telemetry listens, ms. */
+const defaultSampleMs = 10_000;
 
 export async function startGateway(
   config: Config,
   redisUrl: string,
   log: Logger,
+  { sampleMs = defaultSampleMs }: { readonly sampleMs?: number | undefined } = {},
 ): Promise<RunningGateway> {
   for (const warning of configWarnings(config)) log.warn(warning);
   let waiters: Waiters | undefined;
   let book: PolicyBook | undefined;
+  const apply = async () => {
+    for (const warning of await applyConfig(admission, config)) log.warn(warning);
+  };
   /** Events may be missing, and so may everything else: a Redis that kept nothing comes back empty. */
   const onGap = async () => {
     // Still starting: nobody waits, and what is there is read in a moment.
@@ -38,7 +47,7 @@ export async function startGateway(
       const { schema } = await admission.inspectPolicies();
       if (schema === undefined) {
         log.warn('Redis has come back empty: the configuration is applied again');
-        await applyConfig(admission, config);
+        await apply();
         await book.refresh();
       }
     } catch (error) {
@@ -61,8 +70,23 @@ export async function startGateway(
   const rekeyer = new Rekeyer(admission, policies, (error) =>
     log.warn({ err: error }, 'keying requests anew'),
   );
+  const costs = new LargestCosts();
+  const sampler = new Sampler({
+    admission,
+    book: policies,
+    config,
+    costs,
+    everyMs: sampleMs,
+    onError: (error) => log.warn({ err: error }, 'looking at the cluster'),
+  });
+  const stopParts = async () => {
+    sampler.stop();
+    waiting.stop();
+    rekeyer.stop();
+    await node.stop();
+  };
   try {
-    await applyConfig(admission, config);
+    await apply();
     await policies.refresh();
     await rekeyer.run();
     book = policies;
@@ -72,11 +96,14 @@ export async function startGateway(
       redis,
       book: policies,
       waiters: waiting,
+      costs,
       gatewayId: node.id,
     });
-    const app = buildApp({ config, log, redis, admission, book: policies, prompts });
+    const changes = new PolicyChanges(admission, rekeyer);
+    const app = buildApp({ config, log, redis, admission, book: policies, changes, prompts });
     await node.sweeper.start();
     waiting.start(recheckMs);
+    sampler.start();
     const url = await app.listen({ host: config.host, port: config.port });
     log.info({ gateway: node.id, url }, 'gateway ready');
 
@@ -84,9 +111,7 @@ export async function startGateway(
       const grace = setTimeout(() => app.server.closeAllConnections(), graceMs);
       await app.close();
       clearTimeout(grace);
-      waiting.stop();
-      rekeyer.stop();
-      await node.stop();
+      await stopParts();
       log.info({ gateway: node.id }, 'gateway stopped');
     };
     let stopping: Promise<void> | undefined;
@@ -99,9 +124,7 @@ export async function startGateway(
       },
     };
   } catch (error) {
-    waiting.stop();
-    rekeyer.stop();
-    await node.stop();
+    await stopParts();
     throw error;
   }
 }

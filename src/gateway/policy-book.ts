@@ -1,4 +1,4 @@
-import type { Admission, PolicyRecord } from '../admission/index.ts';
+import type { Admission, ConfigureResult, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import type { Problem } from '../document.ts';
 import { limitsOf, type Policy, PolicyError, parsePolicy } from '../policy/index.ts';
@@ -11,6 +11,7 @@ export class PolicyBook {
   readonly #admission: Admission;
   #version = 0;
   #policies: readonly Policy[] = [];
+  #reading: Promise<void> | undefined;
 
   constructor(admission: Admission) {
     this.#admission = admission;
@@ -33,6 +34,18 @@ export class PolicyBook {
     this.#version = version;
   }
 
+  /**
+   * Reads again unless `version`, which a step has told, is here already. A change meets many
+   * requests at once: they share one read, and whoever finds that it was too early asks again.
+   */
+  async follow(version: number): Promise<void> {
+    if (version === this.#version) return;
+    this.#reading ??= this.refresh().finally(() => {
+      this.#reading = undefined;
+    });
+    await this.#reading;
+  }
+
   /** The policies with a selector of this control point, in name order. */
   selecting(controlPoint: string): readonly Policy[] {
     return this.#policies.filter((policy) =>
@@ -41,8 +54,20 @@ export class PolicyBook {
   }
 }
 
-/** Brings the config's policies and replicas to Redis. Throws PolicyError with all problems of all. */
-export async function applyConfig(admission: Admission, config: Config): Promise<void> {
+/** The control points that somebody has set up: callers may name others, of any number. */
+export function knownControlPoints(book: PolicyBook, config: Config): readonly string[] {
+  const ofPolicies = book.policies.flatMap((policy) =>
+    policy.selectors.map((selector) => selector.controlPoint),
+  );
+  const ofModels = Object.values(config.models).map((model) => model.controlPoint);
+  return [...new Set([...ofPolicies, ...ofModels])].toSorted();
+}
+
+/**
+ * Brings the config's policies and replicas to Redis, and returns warnings about those that were not
+ * applied. Throws PolicyError with all problems of all.
+ */
+export async function applyConfig(admission: Admission, config: Config): Promise<string[]> {
   const { records, problems } = readPolicies(config.policies);
   if (problems.length > 0) throw new PolicyError(problems);
   const replicas = Object.fromEntries(
@@ -59,7 +84,25 @@ export async function applyConfig(admission: Admission, config: Config): Promise
         })),
       ]),
   );
-  await admission.configure({ policies: records, replicas });
+  const result = await admission.configure({ policies: records, replicas });
+  return keptWarnings(result, records);
+}
+
+function keptWarnings({ kept = [] }: ConfigureResult, records: readonly PolicyRecord[]): string[] {
+  return kept.map((name) => {
+    const source = records.find((record) => record.name === name)?.source;
+    return (
+      `policy ${name} was changed over HTTP and stays as it is there; ${source} is not applied. ` +
+      `To give it back to the file: DELETE /v1/policies/${name}, then start a gateway`
+    );
+  });
+}
+
+/** A values file as the cluster keeps it. @throws PolicyError */
+export function policyRecord(source: string, document: unknown): PolicyRecord {
+  const policy = parsePolicy(document);
+  const { name, version, structure } = policy;
+  return { name, version, source, document, structure, limits: limitsOf(policy) };
 }
 
 /** Values files as the cluster keeps them, and every problem of those that are not valid. */
@@ -70,9 +113,7 @@ export function readPolicies(sources: Config['policies']): {
   const problems: Problem[] = [];
   const records = sources.flatMap(({ source, document }): PolicyRecord[] => {
     try {
-      const policy = parsePolicy(document);
-      const { name, version, structure } = policy;
-      return [{ name, version, source, document, structure, limits: limitsOf(policy) }];
+      return [policyRecord(source, document)];
     } catch (error) {
       if (!(error instanceof PolicyError)) throw error;
       for (const { path, reason } of error.problems) {

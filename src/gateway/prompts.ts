@@ -6,7 +6,10 @@ import { type ErrorCode, errorTable, SluiceError } from '../errors.ts';
 import { schedule } from '../policy/index.ts';
 import type { Upstream } from '../pool/index.ts';
 import { type Answer, readAnswer } from '../stream/index.ts';
-import type { PolicyBook } from './policy-book.ts';
+import type { LargestCosts } from './fairness.ts';
+import { knownControlPoints, type PolicyBook } from './policy-book.ts';
+import { rejection } from './rejections.ts';
+import { keptLabels } from './rekeyer.ts';
 import type { End, Waiters } from './waiters.ts';
 
 /** A prompt as a client sent it, whatever the protocol. */
@@ -50,6 +53,7 @@ export class Prompts {
   readonly #redis: Redis;
   readonly #book: PolicyBook;
   readonly #waiters: Waiters;
+  readonly #costs: LargestCosts;
   readonly #gatewayId: string;
 
   constructor(parts: {
@@ -58,6 +62,7 @@ export class Prompts {
     readonly redis: Redis;
     readonly book: PolicyBook;
     readonly waiters: Waiters;
+    readonly costs: LargestCosts;
     readonly gatewayId: string;
   }) {
     this.#config = parts.config;
@@ -65,6 +70,7 @@ export class Prompts {
     this.#redis = parts.redis;
     this.#book = parts.book;
     this.#waiters = parts.waiters;
+    this.#costs = parts.costs;
     this.#gatewayId = parts.gatewayId;
   }
 
@@ -102,24 +108,22 @@ export class Prompts {
       throw withId(error, id);
     } finally {
       this.#waiters.forget(id);
-      const totalMs = performance.now() - from;
-      promptEnded.publish({
-        id,
-        controlPoint: this.#isKnown(controlPoint) ? controlPoint : 'other',
-        outcome,
-        startedAtMs,
-        totalMs,
-      } satisfies PromptEnded);
+      if (promptEnded.hasSubscribers) {
+        const totalMs = performance.now() - from;
+        promptEnded.publish({
+          id,
+          controlPoint: this.#isKnown(controlPoint) ? controlPoint : 'other',
+          outcome,
+          startedAtMs,
+          totalMs,
+        } satisfies PromptEnded);
+      }
     }
   }
 
   /** Callers may name any control point; metrics must not grow with what they name. */
   #isKnown(controlPoint: string): boolean {
-    const models = Object.values(this.#config.models);
-    return (
-      models.some((model) => model.controlPoint === controlPoint) ||
-      this.#book.selecting(controlPoint).length > 0
-    );
+    return knownControlPoints(this.#book, this.#config).includes(controlPoint);
   }
 
   /** What a request that is over answered, as it is kept. */
@@ -177,7 +181,7 @@ export class Prompts {
         id,
         kind: 'prompt',
         controlPoint,
-        labels: prompt.labels,
+        labels: keptLabels(prompt.labels, prompt.priority),
         queue: plan.queue,
         cost: plan.cost,
         version,
@@ -190,47 +194,22 @@ export class Prompts {
         queueLimits: plan.queueLimits,
         body: JSON.stringify(prompt.upstream),
       });
-      if (result.status === 'rejected') throw rejection(result, plan.rateDeniedStatus);
+      if (result.status === 'rejected') {
+        throw rejection(result, { config: this.#config, controlPoint, plan });
+      }
       if (result.status !== 'stale_version') {
+        this.#costs.saw(plan.queue, plan.cost);
         for (const label of plan.defaulted) {
           labelMissing.publish({ policy: plan.policy, label } satisfies LabelMissing);
         }
         const { deniedStatus } = plan;
         return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, deniedStatus, result };
       }
-      await this.#book.refresh();
+      await this.#book.follow(result.version);
     }
     throw new SluiceError('unavailable', 'the policies keep changing; try again', {
       retryAfterMs: 1_000,
     });
-  }
-}
-
-function rejection(
-  result: Extract<SubmitResult, { status: 'rejected' }>,
-  rateDeniedStatus: number | undefined,
-): SluiceError {
-  const retryAfterMs = result.retry_after_ms ?? 1_000;
-  switch (result.reason) {
-    case 'queue_full':
-      return new SluiceError('queue_full', 'too much waits already', { retryAfterMs });
-    case 'queue_timeout':
-      return new SluiceError('queue_timeout', 'there is no time left to wait', { retryAfterMs });
-    case 'stale_id':
-      return new SluiceError('unavailable', 'the request took too long to reach the queue', {
-        retryAfterMs,
-      });
-    case 'rate_limited':
-      return new SluiceError('rate_limited', `the rate limit ${result.limiter} is used up`, {
-        retryAfterMs,
-        httpStatus: rateDeniedStatus,
-      });
-    case 'over_capacity':
-      return new SluiceError(
-        'invalid_request',
-        `the request costs more tokens than ${result.limiter} can ever hold`,
-        { param: 'tokens' },
-      );
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Admission, LiveRequest } from '../admission/index.ts';
-import { type Policy, schedule } from '../policy/index.ts';
+import { type Policy, parsePriority, schedule } from '../policy/index.ts';
 import type { PolicyBook } from './policy-book.ts';
 
 /** Requests of one step: keeps a script call short. */
@@ -37,12 +37,30 @@ export async function rekey(
   return (await admission.rekey(version, [], true)).status === 'rekeyed';
 }
 
+/**
+ * The label under which a request keeps its `Sluice-Priority` header, for when it is keyed anew. It has
+ * no name: callers cannot send such a label, and no policy can ask for it.
+ */
+const headerPriorityLabel = '';
+
+/** What a request is kept with, to be scheduled again from. */
+export function keptLabels(
+  labels: Readonly<Record<string, string>>,
+  headerPriority: number | undefined,
+): Readonly<Record<string, string>> {
+  if (headerPriority === undefined) return labels;
+  return { ...labels, [headerPriorityLabel]: String(headerPriority) };
+}
+
 /** Where the policies put a request that is in the system already. */
 function queueOf(request: LiveRequest, policies: readonly Policy[]): string {
+  const { [headerPriorityLabel]: priority, ...labels } = request.labels;
   try {
     return schedule(policies, {
       controlPoint: request.control_point,
-      labels: request.labels,
+      labels,
+      headerPriority:
+        priority === undefined ? undefined : parsePriority(priority, 'Sluice-Priority'),
       tokensEstimate: request.cost,
       pool: request.pool,
     }).queue;
@@ -60,6 +78,8 @@ export class Rekeyer {
   readonly #onError: (error: unknown) => void;
   #timer: NodeJS.Timeout | undefined;
   #running = false;
+  /** Settles when all that was asked for has been done or has failed. */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(admission: Admission, book: PolicyBook, onError: (error: unknown) => void) {
     this.#admission = admission;
@@ -74,9 +94,15 @@ export class Rekeyer {
     });
   }
 
-  /** Keys requests anew if that is to be done; resolves when it is. */
-  async run(): Promise<void> {
-    if (this.#running) return;
+  /** Brings the policies here, and keys requests anew if that is to be done; resolves when it is. */
+  run(): Promise<void> {
+    // One that is under way may be past what the caller has changed: another one follows it.
+    const run = this.#last.then(() => this.#run());
+    this.#last = run.catch(() => undefined);
+    return run;
+  }
+
+  async #run(): Promise<void> {
     this.#running = true;
     try {
       for (let done = false; !done; ) {

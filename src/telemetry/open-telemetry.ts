@@ -4,11 +4,13 @@ import { NodeSDK } from '@opentelemetry/sdk-node';
 import {
   type AttemptEnded,
   attemptEnded,
+  clusterSampled,
   type LabelMissing,
   labelMissing,
   type PromptEnded,
   promptEnded,
 } from '../diagnostics.ts';
+import { clusterGauges } from './cluster-gauges.ts';
 
 /** How long a stop waits for the last spans and metrics to be taken, ms. */
 const flushMs = 2_000;
@@ -66,6 +68,7 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
     [promptEnded, onPrompt],
     [attemptEnded, onAttempt],
     [labelMissing, onMissing],
+    [clusterSampled, clusterGauges(meter)],
   ] as const;
   for (const [{ name }, listener] of listeners) subscribe(name, listener);
   return async () => {

@@ -32,7 +32,11 @@ function isParam(param: unknown): boolean {
   return param === null || typeof param === 'string';
 }
 
-/** Asserts a Retry-After of at least a second. */
-export function expectRetryAfter(response: Response): void {
+/** Asserts a Retry-After of at least a second, the exact time rounded up, and returns that, in ms. */
+export function expectRetryAfter(response: Response): number {
   expect(response.headers.get('retry-after')).toMatch(/^[1-9]\d{0,4}$/);
+  expect(response.headers.get('retry-after-ms')).toMatch(/^[1-9]\d{0,7}$/);
+  const ms = Number(response.headers.get('retry-after-ms'));
+  expect(response.headers.get('retry-after')).toBe(String(Math.ceil(ms / 1_000)));
+  return ms;
 }

@@ -34,8 +34,12 @@ test('without a valid key nothing is told or queued, not even that the body is b
   for (const path of [...paths, '/v1/policies', '/v1/replicas', '/v1/models']) {
     await expectRefusal(await world.get(path), 'openai', unauthorized);
   }
-  const deleted = await world.get('/v1/jobs/a', { method: 'DELETE' });
-  await expectRefusal(deleted, 'openai', unauthorized);
+  for (const path of ['/v1/jobs/a', '/v1/policies/mistral', '/v1/policies/mistral?force=true']) {
+    const deleted = await world.get(path, { method: 'DELETE' });
+    await expectRefusal(deleted, 'openai', unauthorized);
+  }
+  const put = await world.get('/v1/policies/mistral', { method: 'PUT', body: 'no: policy' });
+  await expectRefusal(put, 'openai', unauthorized);
   for (const path of ['/healthz', '/readyz']) expect((await world.get(path)).status).toBe(200);
   expect(isIdle(await world.view())).toBe(true);
   expect(world.simulator.state().started).toBe(0);

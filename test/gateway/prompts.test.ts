@@ -303,7 +303,8 @@ test('the views of the operator have their shapes', async () => {
   const running = await hang(world);
   const queue = {
     control_point: 'mistral-prompt',
-    limits: [{ key: 'team%2Ea', limit: 2, in_flight: 1, waiting: 0 }],
+    waiting: 0,
+    limits: [{ key: 'team.a', limit: 2, in_flight: 1, waiting: 0 }],
     workloads: [{ name: 'default', priority: 1, waiting: 0, in_flight: 1 }],
   };
   expect(await (await world.get('/v1/queues')).json()).toEqual({ queues: [queue] });

@@ -29,6 +29,8 @@ export interface WorldOptions {
   /** A Redis in place of the run's. */
   readonly redisUrl?: string;
   readonly worker?: boolean;
+  /** How often the gateway looks at the cluster for telemetry: 10 s. */
+  readonly sampleMs?: number;
 }
 
 export interface World {
@@ -49,6 +51,8 @@ export interface World {
   /** Sends bytes as they are and returns all that comes back until the connection ends. */
   raw(bytes: string | Buffer): Promise<string>;
   stopGateway(graceMs?: number): Promise<void>;
+  /** Another gateway of the cluster, with other fields in its config file. Returns its URL. */
+  startAnother(fields?: object): Promise<string>;
 }
 
 /** A world for one test, or for all of a file when `stopLater` takes its stops. */
@@ -61,7 +65,8 @@ export async function newWorld(
   const redisUrl = options.redisUrl ?? server?.url ?? '';
   const simulator = await startSimulator({ speed: 1000, slots: 8, ...options.simulator });
   stopLater(() => simulator.stop());
-  const config = await worldConfig(simulator.url, options);
+  const fields = worldFields(simulator.url, options);
+  const config = await configOf(fields);
 
   let text = '';
   const log = createLog('trace', 'test', {
@@ -73,7 +78,8 @@ export async function newWorld(
     const worker = await startWorker(config, redisUrl, log);
     stopLater(() => worker.stop(0));
   }
-  const gateway = await startGateway(config, redisUrl, log);
+  const { sampleMs } = options;
+  const gateway = await startGateway(config, redisUrl, log, { sampleMs });
   stopLater(() => gateway.stop(0));
 
   const redis = connection(redisUrl, stopLater);
@@ -108,6 +114,11 @@ export async function newWorld(
     get: (path, init = {}) => fetch(`${gateway.url}${path}`, init),
     raw: (bytes) => exchange(gateway.url, bytes),
     stopGateway: (graceMs = 0) => gateway.stop(graceMs),
+    startAnother: async (more = {}) => {
+      const another = await startGateway(await configOf({ ...fields, ...more }), redisUrl, log);
+      stopLater(() => another.stop(0));
+      return another.url;
+    },
   };
 }
 
@@ -143,21 +154,21 @@ export function policyValues(max: number, name = 'mistral'): object {
   };
 }
 
-async function worldConfig(replicaUrl: string, options: WorldOptions): Promise<Config> {
+function worldFields(replicaUrl: string, options: WorldOptions): object {
   const name = `t${Math.floor(Math.random() * 1e9)}`;
   const replicas = Array.from({ length: options.replicas ?? 1 }, (_, index) => ({
     id: `${name}-${index + 1}`,
     url: replicaUrl,
     max_inflight: 8,
   }));
-  return await configOf({
+  return {
     port: 0,
     domain: name,
     pools: { [name]: { replicas } },
     models: { mistral: { pool: name, control_point: 'mistral-prompt' } },
     policies: [policyValues(options.max ?? 4)],
     ...options.config,
-  });
+  };
 }
 
 /** Fields of a config file as the configuration that a process would have. JSON is YAML. */

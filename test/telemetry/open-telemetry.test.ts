@@ -50,7 +50,9 @@ test('traces arrive while it runs, metrics and the rest at the latest when it st
     expect(traces).toContain(text);
   }
   const metrics = collector.received('/v1/metrics');
-  for (const text of ['sluice.prompt.duration', 'sluice.attempt.duration', controlPoint]) {
+  const gauges = ['sluice.fairness.gap', 'sluice.fairness.bound', 'sluice.slots.limit'];
+  const histograms = ['sluice.prompt.duration', 'sluice.attempt.duration'];
+  for (const text of [...histograms, ...gauges, 'sluice.queue.waiting', controlPoint]) {
     expect(metrics).toContain(text);
   }
   // Whoever names control points does not get a time series for each.

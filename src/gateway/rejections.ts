@@ -1,0 +1,71 @@
+import type { SubmitResult } from '../admission/index.ts';
+import type { Config } from '../config.ts';
+import { SluiceError } from '../errors.ts';
+import { parseLimiter, type Schedule } from '../policy/index.ts';
+
+/**
+ * What a client is told when its request was not taken in. The messages are logged: they name limits
+ * by their policies and label keys, never by a label's value, which says who the client is.
+ */
+
+type Rejected = Extract<SubmitResult, { status: 'rejected' }>;
+
+interface Submitted {
+  readonly config: Config;
+  readonly controlPoint: string;
+  readonly plan: Pick<Schedule, 'queueLimits' | 'rateDeniedStatus'>;
+}
+
+/** The error for a submit that was rejected, with the time after which to try again. */
+export function rejection(result: Rejected, submitted: Submitted): SluiceError {
+  const retryAfterMs = result.retry_after_ms ?? 1_000;
+  const { limiter = '' } = result;
+  switch (result.reason) {
+    case 'queue_full':
+      return new SluiceError('queue_full', fullMessage(limiter, submitted), { retryAfterMs });
+    case 'queue_timeout':
+      return new SluiceError('queue_timeout', 'there is no time left to wait', { retryAfterMs });
+    case 'stale_id':
+      return new SluiceError('unavailable', 'the request took too long to reach the queue', {
+        retryAfterMs,
+      });
+    case 'rate_limited':
+      return new SluiceError('rate_limited', `the rate limit of ${ownerOf(limiter)} is used up`, {
+        retryAfterMs,
+        httpStatus: submitted.plan.rateDeniedStatus,
+      });
+    case 'over_capacity': {
+      const message = `the request costs more tokens than the bucket of ${ownerOf(limiter)} ever holds`;
+      return new SluiceError('invalid_request', message, { param: 'tokens' });
+    }
+  }
+}
+
+function fullMessage(full: string, { config, controlPoint, plan }: Submitted): string {
+  const { limits } = config;
+  const { queueLimits } = plan;
+  switch (full) {
+    case 'waiting':
+      return `${limits.waiting} requests wait already, as many as may (limits.waiting)`;
+    case 'queued_bytes':
+      return `the bodies of those who wait leave no room in ${limits.queuedBytes} bytes (limits.queued_bytes)`;
+    case 'control_point':
+      return `at ${controlPoint} ${asManyAsMay(queueLimits.controlPoint)}`;
+    case 'workload':
+      return `in its workload ${asManyAsMay(queueLimits.workload)}`;
+    default:
+      return 'too much waits already';
+  }
+}
+
+function asManyAsMay(most: number | undefined): string {
+  if (most === 0) return 'nobody may wait (max_queue_length 0), and it cannot run at once';
+  return `${most} requests wait already, as many as may (max_queue_length)`;
+}
+
+/** `policy api`, or `policy api for its user_id`. */
+function ownerOf(limiter: string): string {
+  const name = parseLimiter(limiter);
+  if (name.kind === 'pool') return `pool ${name.pool}`;
+  return `policy ${name.policy}${name.kind === 'label' ? ` for its ${name.label}` : ''}`;
+}
