@@ -194,7 +194,7 @@ function readModels(
 }
 
 function readKeys(file: ConfigFile, limits: Limits, problems: Problem[]): ApiKey[] {
-  return (file.api_keys ?? []).map(({ key, labels = {} }, index) => {
+  return (file.api_keys ?? []).map(({ key, labels = {}, admin = false }, index) => {
     const path = `api_keys[${index}]`;
     if (Object.keys(labels).length > limits.labels) {
       problems.push({ path: `${path}.labels`, reason: `are more than limits.labels` });
@@ -204,7 +204,7 @@ function readKeys(file: ConfigFile, limits: Limits, problems: Problem[]): ApiKey
       const reason = `is longer than limits.label_bytes, ${limits.labelBytes} bytes`;
       problems.push({ path: join(`${path}.labels`, label), reason });
     }
-    return { key, labels };
+    return { key, labels, admin };
   });
 }
 

@@ -150,6 +150,7 @@ export const fileSchema = Type.Object({
           expect: 'a key of 1 to 512 visible ASCII characters without spaces',
         }),
         labels: Type.Optional(named(oneLine, text(8192), oneLineInWords)),
+        admin: Type.Optional(Type.Boolean()),
       }),
       { maxItems: 10_000, judge: judgeKeys },
     ),

@@ -86,6 +86,8 @@ export interface ApiKey {
   readonly key: string;
   /** Labels of every request with this key; they win over what the caller sends. Default none. */
   readonly labels: Readonly<Record<string, string>>;
+  /** May change policies. Default no. */
+  readonly admin: boolean;
 }
 
 /** What is refused as too much. */

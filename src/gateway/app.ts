@@ -102,13 +102,14 @@ export function buildApp(parts: {
   app.addHook('preClose', async () => {
     closing = true;
   });
-  const keyLabelsOf = keyReader(config);
+  const readKey = keyReader(config);
   app.decorateRequest('keyLabels');
+  app.decorateRequest('isAdmin', false);
   app.addHook('onRequest', async (request) => {
     // A type that is none at all would be refused before the parser above sees the body.
     delete request.raw.headers['content-type'];
     if (closing) throw new SluiceError('unavailable', 'this gateway is stopping');
-    if (!openPaths.has(pathOf(request.url))) request.keyLabels = keyLabelsOf(request);
+    if (!openPaths.has(pathOf(request.url))) Object.assign(request, readKey(request));
   });
 
   app.addHook('onResponse', async (request, reply) => {

@@ -8,6 +8,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Labels of the API key that the request came with; set before its body is read. */
     keyLabels: Readonly<Record<string, string>>;
+    /** Whether that key may change policies; everybody may where there are no keys. */
+    isAdmin: boolean;
   }
 }
 
@@ -67,16 +69,30 @@ export function readControlPoint(given: unknown, param: string): string | undefi
  */
 export function keyReader(
   config: Config,
-): (request: FastifyRequest) => Readonly<Record<string, string>> {
+): (request: FastifyRequest) => Pick<FastifyRequest, 'keyLabels' | 'isAdmin'> {
   const digest = (text: string) => createHash('sha256').update(text).digest('base64');
-  const labelsOf = new Map(config.apiKeys.map(({ key, labels }) => [digest(key), labels]));
+  const keys = new Map(
+    config.apiKeys.map(({ key, labels, admin }) => [
+      digest(key),
+      { keyLabels: labels, isAdmin: admin },
+    ]),
+  );
   return (request) => {
-    if (labelsOf.size === 0) return {};
+    if (keys.size === 0) return { keyLabels: {}, isAdmin: true };
     const given = /^Bearer +(\S+) *$/i.exec(one(request, 'authorization') ?? '')?.[1];
-    const labels = given === undefined ? undefined : labelsOf.get(digest(given));
-    if (labels) return labels;
+    const found = given === undefined ? undefined : keys.get(digest(given));
+    if (found) return found;
     throw new SluiceError('unauthorized', 'a valid `Authorization: Bearer <key>` is needed');
   };
+}
+
+/** @throws SluiceError forbidden */
+export function checkAdmin(request: FastifyRequest): void {
+  if (request.isAdmin) return;
+  throw new SluiceError(
+    'forbidden',
+    'this key may not change policies; one with `admin: true` may',
+  );
 }
 
 function one(request: FastifyRequest, name: string): string | undefined {

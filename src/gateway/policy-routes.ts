@@ -4,6 +4,7 @@ import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { parseYaml } from '../document.ts';
 import { SluiceError } from '../errors.ts';
+import { checkAdmin } from './caller.ts';
 import { type PolicyChanges, unknownPolicy } from './policy-changes.ts';
 
 /** Bytes of a values file; people write them. */
@@ -39,6 +40,7 @@ export function policyRoutes(
     {
       bodyLimit: Math.min(documentBytes, config.limits.bodyBytes),
       config: { parse: parseValues },
+      onRequest: async (request) => checkAdmin(request),
     },
     async (request, reply) => {
       const { name } = request.params;
@@ -51,6 +53,7 @@ export function policyRoutes(
 
   app.delete<Named & { Querystring: Record<string, unknown> }>(
     '/v1/policies/:name',
+    { onRequest: async (request) => checkAdmin(request) },
     async (request) => {
       const { name } = request.params;
       const cancelled = await changes.remove(name, readForce(request.query));

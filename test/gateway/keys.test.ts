@@ -45,6 +45,24 @@ test('without a valid key nothing is told or queued, not even that the body is b
   expect(world.simulator.state().started).toBe(0);
 });
 
+test('only a key that may do so changes policies', async () => {
+  const admin = { key: 'key-of-the-operator', admin: true };
+  const world = await newWorld({ config: { api_keys: [...apiKeys, admin] } });
+  const change = (key: string, method: string, body?: string) =>
+    world.get('/v1/policies/mistral', {
+      method,
+      headers: bearer(key),
+      ...(body !== undefined && { body }),
+    });
+  const forbidden = { status: 403, code: 'forbidden' };
+  await expectRefusal(await change('key-without-labels', 'PUT', '{}'), 'openai', forbidden);
+  await expectRefusal(await change('key-without-labels', 'DELETE'), 'openai', forbidden);
+  const read = await world.get('/v1/policies/mistral', { headers: bearer('key-without-labels') });
+  const { policy } = (await read.json()) as { policy: object };
+  expect((await change(admin.key, 'PUT', JSON.stringify(policy))).status).toBe(200);
+  expect((await change(admin.key, 'DELETE')).status).toBe(200);
+});
+
 test("a key's labels win over the header's, and those over the body's", async () => {
   const world = await newWorld({ max: 1, config: { api_keys: apiKeys } });
   await world.simulator.setFault({ mode: 'hang' });
