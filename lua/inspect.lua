@@ -139,7 +139,7 @@ local nodes = {}
 for path, node in pairs(tree.inner()) do
   nodes[#nodes + 1] = {
     path = path, waiting = node.waiting, in_flight = node.held, v = string.format('%.0f', node.v),
-    start = string.format('%.0f', node.start), parked = node.parked,
+    start = string.format('%.0f', node.start), parked = node.parked ~= false,
   }
 end
 return answer({

@@ -63,11 +63,12 @@ local function head_of_key(fair_path, gates)
     if queue then
       local path = tree.path(queue)
       if limiters.first_closed(path) then
-        standing.put(queue, state, standing.remove(queue).seen)
+        standing.remove(queue)
+        standing.put(queue, state)
         return nil, true
       end
       if not head or state.sequence < head.sequence then
-        head = { queue = queue, path = path, cost = state.cost, sequence = state.sequence, seen = state.seen }
+        head = { queue = queue, path = path, cost = state.cost, sequence = state.sequence }
       end
     end
   end
@@ -131,14 +132,9 @@ local function better(a, b)
   return a.first.sequence < b.first.sequence and a or b
 end
 
--- A child that comes back after v passed it while it could not run is raised to v.
 local function tag_of_child(child, parent, weight, cost)
-  local length = tag_units(cost, weight)
-  if child.parked then
-    child.parked = false
-    child.start = math.max(child.start, parent.v - length)
-  end
-  return child.start + length
+  unpark(parent, child)
+  return child.start + tag_units(cost, weight)
 end
 
 -- Walks the inner nodes, which are few. Returns the request to admit and the set of inner nodes
@@ -165,14 +161,14 @@ local function choose(gates)
   return chosen and chosen.first, eligible
 end
 
--- Siblings that could not run while v moved past them are parked.
+-- Siblings that could not run while v moved are parked.
 local function park_passed(path, root_v, policy_v, eligible)
   -- A v that began a new turn has moved, too.
   local root_moved, policy_moved = tree.node(ROOT).v ~= root_v, tree.node(path.policy).v ~= policy_v
   for other, node in pairs(tree.inner()) do
     if node.waiting > 0 and not eligible[other] then
       if (root_moved and node.parent == ROOT) or (policy_moved and node.parent == path.policy) then
-        node.parked = true
+        node.parked = node.parked or (node.parent == ROOT and root_v or policy_v)
       end
     end
   end
@@ -187,13 +183,13 @@ local function take(first, eligible)
   requests.left_queue(request)
   local path = first.path
   local root, root_v, policy_v = tree.node(ROOT), tree.node(ROOT).v, tree.node(path.policy).v
-  tree.charge(path, first.cost, first.seen)
+  tree.charge(path, first.cost)
   if root.waiting > 0 then
     park_passed(path, root_v, policy_v, eligible)
   end
   requests.admit(request)
   if heads[2] then
-    standing.put(queue, heads[2], nil, alone_at)
+    standing.put(queue, heads[2], alone_at)
   end
 end
 
@@ -209,7 +205,8 @@ local function wait_for_refill(first, limiter)
   end
   buckets.hold(limiter, head.id, first.cost)
   if standing.gate(first.queue) ~= limiter.name then
-    standing.put(first.queue, head, standing.remove(first.queue).seen)
+    standing.remove(first.queue)
+    standing.put(first.queue, head)
   end
 end
 

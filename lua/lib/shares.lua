@@ -1,6 +1,7 @@
 -- How virtual time moves, and with it the shares of policies, workloads and keys: what the moves of a
 -- request's life do to the nodes of lib/tree.lua.
 
+local unpark
 -- private
 local passed, forgotten_keys
 at_start(function()
@@ -44,14 +45,31 @@ local function enter_idle(parent, child, indexed)
   end
 end
 
+-- Where a child with nothing waiting begins, and the v at which a key's start was fixed.
+local function begin(parent, child)
+  child.start = math.max(parent.v, child.start)
+  child.seen = parent.v
+end
+
+-- The virtual time of an inner node stands still while nothing in it can run: two that are blocked
+-- together keep their places, and neither saves anything up.
+function unpark(parent, child)
+  if child.parked then
+    child.start = child.start + parent.v - child.parked
+    child.parked = false
+  end
+end
+
 local function join(parent, child, weight, _, returns)
   leave_idle(parent, child)
   if returns then
+    unpark(parent, child)
     local refund = tag_units(returns, weight)
     child.start = math.max(lowest(parent), child.start - refund, parent.v - refund)
     child.held = child.held - 1
+    child.seen = parent.v
   elseif child.waiting == 0 then
-    child.start = math.max(parent.v, child.start)
+    begin(parent, child)
   end
   child.waiting = child.waiting + 1
   child.gone = false
@@ -62,7 +80,7 @@ local function begin_anew(workload)
   for _, child in pairs(fair) do
     if child.workload == workload then
       leave_idle(workload, child)
-      child.start, child.debt, child.generation = 0, 0, workload.generation + 1
+      child.start, child.debt, child.seen, child.generation = 0, 0, 0, workload.generation + 1
     end
   end
   workload.generation = workload.generation + 1
@@ -103,25 +121,33 @@ local function turn(parent)
   for _, child in pairs(is_workload and fair or tree.inner()) do
     if child.workload == parent or (not is_workload and child.parent == parent.path) then
       child.start = child.start - SPAN
+      child.seen = child.seen and child.seen - SPAN
+      child.parked = child.parked and child.parked - SPAN
     end
   end
 end
 
-local function charge(parent, child, weight, indexed, cost, seen)
+-- A key whose tag v has passed since its start was fixed stood blocked meanwhile: its tag is raised
+-- to v, so that it is next in line and has nothing saved up.
+local function advance(parent, child, cost, weight)
   local length = tag_units(cost, weight)
   local tag = child.start + length
-  if child.is_key and seen and tag < parent.v and tag_text(parent, parent.v) > seen then
+  if child.is_key and tag < parent.v and parent.v > child.seen then
     tag = parent.v
   end
   if tag > parent.v then
     parent.v = tag
     passed[parent.path] = parent
   end
-  child.start = tag + child.debt
-  if child.debt < 0 then
-    child.start = math.max(child.start, parent.v - length)
-  end
-  child.debt = 0
+  -- A refund never takes start back, since tags that stand at other gates must not be too large: what
+  -- is left of it counts at the next admissions.
+  local settled = tag + child.debt
+  child.start = math.max(tag - length, settled)
+  child.debt, child.seen = settled - child.start, parent.v
+end
+
+local function charge(parent, child, weight, indexed, cost)
+  advance(parent, child, cost, weight)
   child.waiting = child.waiting - 1
   child.held = child.held + 1
   enter_idle(parent, child, indexed)
@@ -135,26 +161,13 @@ local function pass(parent, child, weight, _, cost)
   if child.in_idle then
     leave_idle(parent, child)
   end
-  local start, length, v = child.start, tag_units(cost, weight), parent.v
-  if child.waiting == 0 and start < v then
-    start = v
+  if child.waiting == 0 then
+    begin(parent, child)
   end
-  if child.parked then
-    child.parked = false
-    start = math.max(start, v - length)
-  end
-  local tag = start + length
-  if tag > v then
-    v = tag
-    parent.v = v
-    passed[parent.path] = parent
-  end
-  start = tag + child.debt
-  if child.debt < 0 then
-    start = math.max(start, v - length)
-  end
-  child.start, child.debt, child.held, child.gone = start, 0, child.held + 1, false
-  if v >= SPAN then
+  unpark(parent, child)
+  advance(parent, child, cost, weight)
+  child.held, child.gone = child.held + 1, false
+  if parent.v >= SPAN then
     turn(parent)
   end
 end
@@ -170,11 +183,9 @@ function tree.pass(path, cost)
   root.held = root.held + 1
 end
 
--- A request of `cost` is admitted: charge it at every level. `seen` is the workload's v when the
--- request became the head of its queue: if v has passed its tag since, the queue stood blocked
--- meanwhile, and the tag is raised to v, so that it is next in line and has nothing saved up.
-function tree.charge(path, cost, seen)
-  each_level(path, charge, cost, seen)
+-- A request of `cost` is admitted: charge it at every level.
+function tree.charge(path, cost)
+  each_level(path, charge, cost)
   local root = tree.node(ROOT)
   root.waiting = root.waiting - 1
   root.held = root.held + 1
@@ -264,8 +275,8 @@ function tree.save()
     if node.gone and node.waiting == 0 and node.held == 0 then
       write(inner_hash, path, false)
     elseif node.stored or node.waiting + node.held > 0 or node.start > 0 then
-      local text = string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %d', node.start, node.debt, node.waiting,
-        node.held, node.generation, node.v, node.turns, node.parked and 1 or 0)
+      local text = string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %s', node.start, node.debt, node.waiting,
+        node.held, node.generation, node.v, node.turns, node.parked and string.format('%.0f', node.parked) or '-')
       if text ~= node.stored then
         write(inner_hash, path, text)
       end
@@ -280,8 +291,8 @@ function tree.save()
       end
     else
       local debt = node.debt == 0 and '0' or string.format('%.0f', node.debt)
-      local text = string.format('%s %s %d %d %d', tag_text(node.workload, node.start), debt, node.waiting, node.held,
-        node.generation)
+      local text = string.format('%s %s %d %d %d %s', tag_text(node.workload, node.start), debt, node.waiting, node.held,
+        node.generation, tag_text(node.workload, node.seen))
       if text ~= node.stored then
         sets[#sets + 1] = path
         sets[#sets + 1] = text

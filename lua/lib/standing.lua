@@ -8,8 +8,8 @@
 -- Invariant after each step: no queue stands at an open gate, unless the gate is in `due`. So nothing
 -- has to move when a limit closes or opens: a closed gate is not looked at.
 --
--- queues[queue] = 'gate sequence cost tag seen': its head, the tag its key is filed with when this
--- head is the cheapest, and the workload's v at the time this request became the head.
+-- queues[queue] = 'gate sequence cost tag': its head, and the tag its key is filed with when this head
+-- is the cheapest.
 
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
@@ -34,8 +34,8 @@ local function parse_state(stored)
   if not stored then
     return false
   end
-  local gate, sequence, cost, tag, seen = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+)$')
-  return { gate = gate, sequence = tonumber(sequence), cost = tonumber(cost), tag = tag, seen = seen }
+  local gate, sequence, cost, tag = stored:match('^(%S+) (%S+) (%S+) (%S+)$')
+  return { gate = gate, sequence = tonumber(sequence), cost = tonumber(cost), tag = tag }
 end
 
 local function state_of(queue)
@@ -132,19 +132,17 @@ function standing.remove(queue)
   return state, not first[2] and state.gate
 end
 
--- Puts a queue at the first closed gate it needs, or at its first one, which is then open. A queue
--- that moves with the head it had brings `seen` along. At the gate `alone_at` its key has no other.
-function standing.put(queue, head, seen, alone_at)
+-- Puts a queue at the first closed gate it needs, or at its first one, which is then open. At the
+-- gate `alone_at` its key has no other.
+function standing.put(queue, head, alone_at)
   local path = tree.path(queue)
   local closed = limiters.first_closed(path)
   local gate = closed and closed.name or path.home
   if not closed then
     open[gate] = true
   end
-  local workload = tree.node(path.workload)
   local state = {
     gate = gate, sequence = tonumber(head.sequence), cost = head.cost, tag = tag_of(path, head.cost),
-    seen = seen or tag_text(workload, workload.v),
   }
   set_state(queue, state)
   local first = gate ~= alone_at and cheapest(gate, path.fair)[1]
@@ -219,7 +217,7 @@ function standing.save()
     local state = states[queue]
     if state then
       sets[#sets + 1] = queue
-      sets[#sets + 1] = string.format('%s %.0f %.0f %s %s', state.gate, state.sequence, state.cost, state.tag, state.seen)
+      sets[#sets + 1] = string.format('%s %.0f %.0f %s', state.gate, state.sequence, state.cost, state.tag)
     else
       removals[#removals + 1] = queue
     end

@@ -12,7 +12,7 @@ local KEY_NAMES = {
   'bodies', -- hash: id -> what the replica is sent
   'waiting', -- lex zset: 'queue sequence id cost', the FIFO of every queue
   'standing', -- lex zset: where queues stand, see lib/standing.lua
-  'queues', -- hash: queue -> 'gate sequence cost tag seen' of its head
+  'queues', -- hash: queue -> 'gate sequence cost tag' of its head
   'gates', -- hash: gate -> queues that stand there; no field at zero
   'tree', -- hash: root, policies and workloads, see lib/tree.lua
   'fair', -- hash: fairness keys, see lib/tree.lua

@@ -7,9 +7,10 @@
 --   debt     settlement not yet in `start`: it counts from the node's next admission
 --   waiting  requests in its queues; held: leases not yet settled
 -- and, for its own children, v (its virtual time: the largest finish tag admitted below it).
--- `parked` marks an inner node that v of its parent passed while nothing in it could run. A workload
--- that comes back when v has passed it, with nothing held, begins anew: its own v is 0 again and its
--- keys' tags are forgotten, which `generation` tells.
+-- `parked` is v of the parent when nothing in an inner node could run first: its time stands still from
+-- then on. `seen` is v of the parent when a key's start was fixed. A workload that comes back when v has
+-- passed it, with nothing held, begins anew: its own v is 0 again and its keys' tags are forgotten,
+-- which `generation` tells.
 --
 -- A child with head cost l and weight w has the finish tag start + l / w. The smallest eligible
 -- tag is admitted; then v = max(v, tag). Tags are integers, 1/1000 token. Root, policies and
@@ -73,7 +74,7 @@ local function parse_inner(path, stored)
       stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
     node.start, node.debt, node.waiting = tonumber(start), tonumber(debt), tonumber(waiting)
     node.held, node.generation, node.v = tonumber(held), tonumber(generation), tonumber(v)
-    node.turns, node.parked = tonumber(turns), parked == '1'
+    node.turns, node.parked = tonumber(turns), parked ~= '-' and tonumber(parked)
     -- Policies are in no index: the root has few children.
     node.in_idle = path:find('/') and node.waiting + node.held == 0 or false
   else
@@ -163,13 +164,14 @@ local function add_fair(path, stored)
   local workload = tree.node(path.workload)
   local node = {
     path = path.fair, workload = workload, is_key = true, stored = stored, start = 0, debt = 0, waiting = 0, held = 0,
-    generation = workload.generation, in_idle = false, gone = false, parked = false,
+    generation = workload.generation, seen = 0, in_idle = false, gone = false, parked = false,
   }
   if stored then
-    local tag, debt, waiting, held, generation = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+)$')
+    local tag, debt, waiting, held, generation, seen =
+      stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
     if tonumber(generation) == workload.generation then
       node.start, node.debt = tag_number(workload, tag), tonumber(debt)
-      node.waiting, node.held = tonumber(waiting), tonumber(held)
+      node.waiting, node.held, node.seen = tonumber(waiting), tonumber(held), tag_number(workload, seen)
       node.in_idle = node.waiting + node.held == 0
     else
       redis.call('ZREM', key.idle, path.workload .. ' ' .. tag .. ' ' .. path.fair)

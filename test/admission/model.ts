@@ -10,7 +10,10 @@ interface Node {
   start: number;
   debt: number;
   v: number;
-  parked: boolean;
+  /** v of its parent when it could not run first; its own time stands still since. */
+  parked: number | undefined;
+  /** v of its parent when its start was fixed. */
+  seen: number;
 }
 
 export interface ModelRequest {
@@ -23,8 +26,6 @@ export interface ModelRequest {
   readonly paths: readonly [string, string, string];
   readonly weights: readonly [number, number, number];
   state: 'waiting' | 'held';
-  /** The workload's v when it became the head of its queue. */
-  seen: number;
 }
 
 const units = (cost: number, weight: number) =>
@@ -57,7 +58,6 @@ export class Model {
       }
       this.#rest(path);
     }
-    this.#noteHead(request.queue);
     this.#resetWhenEmpty();
     return this.#admit();
   }
@@ -88,10 +88,10 @@ export class Model {
       if (this.#waiting(path).length === 0) {
         const node = this.#node(path);
         node.start = Math.max(node.start, this.#node(parent).v);
+        node.seen = this.#node(parent).v;
       }
     }
     this.#requests.set(request.id, request);
-    this.#noteHead(request.queue);
   }
 
   #admit(): string[] {
@@ -139,13 +139,12 @@ export class Model {
     return this.#node(request.paths[level]).start + units(request.cost, request.weights[level]);
   }
 
-  /** A node that v passed while nothing in it could run comes back raised to v. */
+  /** The time of a node stands still while nothing in it can run. */
   #unpark(request: ModelRequest, level: 0 | 1): void {
     const node = this.#node(request.paths[level]);
-    if (!node.parked) return;
-    node.parked = false;
-    const v = this.#node(this.#parent(request, level)).v;
-    node.start = Math.max(node.start, v - units(request.cost, request.weights[level]));
+    if (node.parked === undefined) return;
+    node.start += this.#node(this.#parent(request, level)).v - node.parked;
+    node.parked = undefined;
   }
 
   #charge(request: ModelRequest, eligible: readonly ModelRequest[]): void {
@@ -156,26 +155,26 @@ export class Model {
       const parent = this.#node(this.#parent(request, level));
       const length = units(request.cost, request.weights[level]);
       let tag = node.start + length;
-      if (level === 2 && tag < parent.v && parent.v > request.seen) tag = parent.v;
-      const moved = tag > parent.v;
+      if (level === 2 && tag < parent.v && parent.v > node.seen) tag = parent.v;
+      const before = parent.v;
       parent.v = Math.max(parent.v, tag);
-      node.start = tag + node.debt;
-      if (node.debt < 0) node.start = Math.max(node.start, parent.v - length);
-      node.debt = 0;
+      const settled = tag + node.debt;
+      node.start = Math.max(tag - length, settled);
+      node.debt = settled - node.start;
+      node.seen = parent.v;
       this.#rest(path);
-      if (moved && level < 2) this.#park(request, level as 0 | 1, eligible);
+      if (parent.v > before && level < 2) this.#park(request, level as 0 | 1, eligible, before);
     }
-    this.#noteHead(request.queue);
   }
 
   /** Siblings that could not run while v moved. */
-  #park(chosen: ModelRequest, level: 0 | 1, eligible: readonly ModelRequest[]): void {
+  #park(chosen: ModelRequest, level: 0 | 1, eligible: readonly ModelRequest[], v: number): void {
     const parent = this.#parent(chosen, level);
     for (const one of this.#requests.values()) {
       const path = one.paths[level];
       const sibling = one.state === 'waiting' && this.#parent(one, level) === parent;
       if (sibling && !eligible.some((other) => other.paths[level] === path)) {
-        this.#node(path).parked = true;
+        this.#node(path).parked ??= v;
       }
     }
   }
@@ -186,17 +185,11 @@ export class Model {
     const node = this.#node(path);
     node.start = Math.max(0, node.start + node.debt);
     node.debt = 0;
-    node.parked = false;
+    node.parked = undefined;
   }
 
   #resetWhenEmpty(): void {
     if (this.#requests.size === 0) this.#nodes.clear();
-  }
-
-  /** Whoever became the head of a queue notes v. */
-  #noteHead(queue: string): void {
-    const head = this.#headOf(queue);
-    if (head && head.seen < 0) head.seen = this.#node(head.paths[1]).v;
   }
 
   #headOf(queue: string): ModelRequest | undefined {
@@ -219,7 +212,13 @@ export class Model {
   }
 
   #node(path: string): Node {
-    const node = this.#nodes.get(path) ?? { start: 0, debt: 0, v: 0, parked: false };
+    const node = this.#nodes.get(path) ?? {
+      start: 0,
+      debt: 0,
+      v: 0,
+      parked: undefined,
+      seen: 0,
+    };
     this.#nodes.set(path, node);
     return node;
   }
@@ -244,7 +243,6 @@ function makeRequest(id: string, queue: string, cost: number, sequence: number):
     paths: [policy, `${policy}/${workload}`, `${policy}/${workload}/${key}`],
     weights: [1, name.priority, 1],
     state: 'waiting',
-    seen: -1,
   };
 }
 
