@@ -161,14 +161,23 @@ local function choose(gates)
   return chosen and chosen.first, eligible
 end
 
--- Siblings that could not run while v moved are parked.
-local function park_passed(path, root_v, policy_v, eligible)
-  -- A v that began a new turn has moved, too.
-  local root_moved, policy_moved = tree.node(ROOT).v ~= root_v, tree.node(path.policy).v ~= policy_v
+-- Runs `charge(path, cost)` and parks siblings that could not run while v moved: `eligible` are the
+-- others. `parked` is v before that, as it reads after a turn that v may have begun.
+local function advance_and_park(charge, path, cost, eligible)
+  local root, policy = tree.node(ROOT), tree.node(path.policy)
+  local root_v, root_turns, policy_v, policy_turns = root.v, root.turns, policy.v, policy.turns
+  charge(path, cost)
+  if root.waiting == 0 then
+    return
+  end
+  root_v = root_v - (root.turns - root_turns) * SPAN
+  policy_v = policy_v - (policy.turns - policy_turns) * SPAN
   for other, node in pairs(tree.inner()) do
     if node.waiting > 0 and not eligible[other] then
-      if (root_moved and node.parent == ROOT) or (policy_moved and node.parent == path.policy) then
-        node.parked = node.parked or (node.parent == ROOT and root_v or policy_v)
+      if root.v > root_v and node.parent == ROOT then
+        node.parked = node.parked or root_v
+      elseif policy.v > policy_v and node.parent == path.policy then
+        node.parked = node.parked or policy_v
       end
     end
   end
@@ -181,12 +190,7 @@ local function take(first, eligible)
   redis.call('ZREM', key.waiting, heads[1].member)
   local request = requests.load_waiting(heads[1].id)
   requests.left_queue(request)
-  local path = first.path
-  local root, root_v, policy_v = tree.node(ROOT), tree.node(ROOT).v, tree.node(path.policy).v
-  tree.charge(path, first.cost)
-  if root.waiting > 0 then
-    park_passed(path, root_v, policy_v, eligible)
-  end
+  advance_and_park(tree.charge, first.path, first.cost, eligible)
   requests.admit(request)
   if heads[2] then
     standing.put(queue, heads[2], alone_at)
@@ -287,10 +291,6 @@ function arrive(request)
     admit()
     return
   end
-  local root, root_v, policy_v = tree.node(ROOT), tree.node(ROOT).v, tree.node(path.policy).v
-  tree.pass(path, request.cost)
-  if root.waiting > 0 then
-    park_passed(path, root_v, policy_v, { [path.policy] = true, [path.workload] = true })
-  end
+  advance_and_park(tree.pass, path, request.cost, { [path.policy] = true, [path.workload] = true })
   requests.admit(request)
 end

@@ -1,257 +1,688 @@
 /**
- * The order, as plainly as it can be said: every rule of docs/design.md by brute force over all
- * requests, with no index and no gate. It shares nothing with the Lua. Shares are computed in the
- * same integers of 1/1000 token.
+ * The engine, as plainly as it can be said: every rule of docs/design.md by brute force over all
+ * requests, with no gate, no index and no timer. It shares nothing with the Lua. The order is in
+ * model/shares.ts, token buckets in model/bucket.ts.
  */
 
+import type {
+  Bucket,
+  Holder,
+  Member,
+  Outcome,
+  RequestState,
+  Submission,
+} from '../../src/admission/index.ts';
 import { parseQueueKey } from '../../src/policy/index.ts';
+import { ModelBucket, type StoredBucket } from './model/bucket.ts';
+import { type Place, type Sharer, Shares } from './model/shares.ts';
+import type { settings as worldSettings } from './world.ts';
 
-interface Node {
-  start: number;
-  debt: number;
-  v: number;
-  /** v of its parent when it could not run first; its own time stands still since. */
-  parked: number | undefined;
-  /** v of its parent when its start was fixed. */
-  seen: number;
-}
+/** Slots or tokens. */
+export type Limit = number | Bucket;
 
-export interface ModelRequest {
-  readonly id: string;
-  readonly queue: string;
-  readonly cost: number;
+type LiveState = 'waiting' | 'admitted' | 'running';
+
+class ModelRequest implements Sharer {
+  readonly asked: Submission;
   readonly sequence: number;
-  readonly limiters: readonly string[];
-  /** policy, workload, fairness key: paths in the tree. */
-  readonly paths: readonly [string, string, string];
-  readonly weights: readonly [number, number, number];
-  state: 'waiting' | 'held';
+  readonly deadline: number;
+  place: Place;
+  /** 'nowhere' while it changes places. */
+  state: LiveState | 'nowhere' = 'nowhere';
+  owner: string | undefined;
+  /** When a prompt that nobody begins waits again. */
+  beginBy = 0;
+  endBy = 0;
+  leaseUntil = Number.POSITIVE_INFINITY;
+  attempt = 0;
+  failures = 0;
+  failedOn: string | undefined;
+  began = false;
+  token: string | undefined;
+  replica: string | undefined;
+  cancelled = false;
+  /** When the attempt is offered to BullMQ again; undefined once it is known to be there. */
+  offerAt: number | undefined;
+
+  constructor(asked: Submission, sequence: number, nowMs: number) {
+    this.asked = asked;
+    this.sequence = sequence;
+    this.deadline = nowMs + asked.timeoutMs;
+    this.place = placeOf(asked.queue);
+    this.owner = asked.owner;
+  }
+
+  get id(): string {
+    return this.asked.id;
+  }
+
+  get cost(): number {
+    return this.asked.cost;
+  }
+
+  get isWaiting(): boolean {
+    return this.state === 'waiting';
+  }
+
+  get dueAt(): number {
+    if (this.state === 'waiting') return this.deadline;
+    if (this.state === 'running') return Math.min(this.leaseUntil, this.endBy);
+    return this.asked.kind === 'flow' ? this.endBy : this.beginBy;
+  }
 }
 
-const units = (cost: number, weight: number) =>
-  Math.max(1, Math.floor((cost * 1000) / weight + 0.5));
+interface ModelReplica {
+  readonly pool: string;
+  readonly maxInflight: number;
+  downUntil: number;
+}
+
+/** What a step told others. */
+export interface Told {
+  /** By owner, in order: `id state`. */
+  readonly events: Record<string, string[]>;
+  /** Handed to BullMQ, in order: `id attempt`. */
+  readonly dispatch: string[];
+}
+
+type Result = Readonly<Record<string, unknown>>;
 
 export class Model {
-  /** Units by limit key; a limiter without one is unlimited, a pool without one closed. */
-  readonly limits = new Map<string, number>();
-  readonly #nodes = new Map<string, Node>();
+  nowMs = 0;
+  version = 0;
+  rekeying: number | undefined;
+  /** By limit key; a limiter without one is unlimited, a pool without one closed. */
+  readonly limits = new Map<string, Limit>();
+  readonly #settings: typeof worldSettings;
   readonly #requests = new Map<string, ModelRequest>();
+  readonly #shares = new Shares(() => this.#live());
+  readonly #buckets = new Map<string, ModelBucket>();
+  readonly #ended = new Map<string, { readonly state: RequestState; readonly atMs: number }>();
+  readonly #members = new Map<string, { readonly member: Member; aliveUntil: number }>();
+  readonly #replicas = new Map<string, ModelReplica>();
+  /** When a replica that was left alone is looked at again. */
+  readonly #replicaDue = new Map<string, number>();
+  readonly #pools = new Set<string>();
   #sequence = 0;
+  #sweptAt: number | undefined;
+  #graceUntil = 0;
+  #told: Told = { events: {}, dispatch: [] };
 
-  /** A request arrives; returns who is admitted by that, in order. */
-  submit(id: string, queue: string, cost: number): string[] {
-    const request = makeRequest(id, queue, cost, ++this.#sequence);
-    this.#join(request);
-    return this.#admit();
+  constructor(settings: typeof worldSettings) {
+    this.#settings = settings;
   }
 
-  /** A waiting or held request ends; a held one settles its actual cost. */
-  end(id: string, tokens?: number): string[] {
-    const request = this.#get(id);
-    this.#requests.delete(id);
-    for (const [level, path] of request.paths.entries()) {
-      const node = this.#node(path);
-      const weight = request.weights[level] ?? 1;
-      if (request.state === 'held') {
-        const actual = Math.min(Math.max(tokens ?? request.cost, 1), 10_000_000);
-        node.debt += units(actual, weight) - units(request.cost, weight);
-      }
-      this.#rest(path);
+  /** What the steps since the last call told others. */
+  takeTold(): Told {
+    const told = this.#told;
+    this.#told = { events: {}, dispatch: [] };
+    return told;
+  }
+
+  /** When something is due next, at the latest. */
+  dueAt(): number {
+    const holds = [...this.#buckets.values()].flatMap(({ hold }) => (hold ? [hold.untilMs] : []));
+    const offers = [...this.#live()].flatMap(({ offerAt }) => offerAt ?? []);
+    const alive = [...this.#members.values()].map(({ aliveUntil }) => aliveUntil);
+    const requests = [...this.#live()].map(({ dueAt }) => dueAt);
+    return Math.min(...holds, ...offers, ...alive, ...requests, ...this.#replicaDue.values());
+  }
+
+  /** Tokens times interval of every bucket. */
+  levels(): Map<string, number> {
+    const isBucket = (name: string) => typeof this.#limitOf(name) === 'object';
+    const buckets = [...this.#buckets].filter(([name]) => isBucket(name));
+    return new Map(buckets.map(([name, bucket]) => [name, bucket.levelAt(this.nowMs)]));
+  }
+
+  stateOf(id: string): RequestState | undefined {
+    const live = this.#requests.get(id)?.state;
+    return live === 'nowhere' ? undefined : (live ?? this.#ended.get(id)?.state);
+  }
+
+  /** Ids of all live requests, oldest first. */
+  liveIds(): string[] {
+    return [...this.#live()].map(({ id }) => id);
+  }
+
+  /** Who may finish it: of a prompt the attempt and the token that began it. */
+  holderOf(id: string): Holder {
+    const { attempt = 0, token = 'none' } = this.#requests.get(id) ?? {};
+    return { id, attempt, token };
+  }
+
+  submit(asked: Submission, madeAtMs: number): Result {
+    const known = this.#requests.get(asked.id)?.state ?? this.#remembered(asked.id);
+    if (known) return { status: 'known', state: known };
+    if (madeAtMs < this.nowMs - this.#settings.idAgeMs) return rejected('stale_id');
+    if (asked.version !== this.version) return { status: 'stale_version', version: this.version };
+    if (asked.timeoutMs <= 0) return rejected('queue_timeout');
+    if (this.#isFull(asked)) return rejected('queue_full');
+    const refusal = this.#refusal(asked);
+    if (refusal) return refusal;
+
+    this.#sequence += 1;
+    const request = new ModelRequest(asked, this.#sequence, this.nowMs);
+    this.#drawRates(request, 1);
+    this.#shares.join(request.place);
+    this.#wait(request);
+    this.#admit(request);
+    if (!request.isWaiting) return { status: 'accepted', state: 'admitted' };
+    const { queue, paths } = request.place;
+    const ahead = this.#countWaiting(({ place }) => place.paths[0] === paths[0]) - 1;
+    const position = this.#countWaiting(({ place }) => place.queue === queue);
+    return { status: 'accepted', state: 'waiting', position, ahead };
+  }
+
+  begin({ id, attempt, token }: Holder): Result {
+    const request = this.#requests.get(id);
+    if (!request) return { status: 'stale', state: this.#remembered(id) ?? 'unknown' };
+    const mine = request.state === 'running' && request.token === token;
+    if (request.attempt !== attempt || !(request.state === 'admitted' || mine)) {
+      return { status: 'stale', state: request.state };
     }
-    this.#resetWhenEmpty();
-    return this.#admit();
-  }
-
-  setLimit(limitKey: string, limit: number): void {
-    this.limits.set(limitKey, limit);
-  }
-
-  admit(): string[] {
-    return this.#admit();
-  }
-
-  #join(request: ModelRequest): void {
-    const [policy, workload, key] = request.paths;
-    // A workload that virtual time has passed while it had nothing begins anew.
-    const idle = this.#under(workload).length === 0;
-    if (idle && this.#node(workload).start <= this.#node(policy).v) {
-      this.#node(workload).v = 0;
-      for (const path of [...this.#nodes.keys()]) {
-        if (path.startsWith(`${workload}/`)) this.#nodes.delete(path);
+    if (request.state === 'admitted') {
+      const replica = this.#chooseReplica(request);
+      if (replica === undefined) {
+        if (this.rekeying !== undefined) return { status: 'stale', state: 'admitted' };
+        this.#putBack(request);
+        this.#admit();
+        return { status: 'put_back' };
       }
+      Object.assign(request, { state: 'running', began: true, replica, token, offerAt: undefined });
+      request.leaseUntil = this.nowMs + this.#settings.heartbeatMs;
+      this.#tell(request, 'running');
     }
-    for (const [path, parent] of [
-      [policy, '.'],
-      [workload, policy],
-      [key, workload],
-    ] as const) {
-      if (this.#waiting(path).length === 0) {
-        const node = this.#node(path);
-        node.start = Math.max(node.start, this.#node(parent).v);
-        node.seen = this.#node(parent).v;
-      }
+    const { replica, cancelled, endBy } = request;
+    if (replica === undefined || !this.#replicas.has(replica)) {
+      this.#retry(request, 'unavailable');
+      this.#admit();
+      return { status: 'stale', state: 'admitted' };
     }
-    this.#requests.set(request.id, request);
+    return { status: 'run', replica, end_by: endBy, cancelled };
   }
 
-  #admit(): string[] {
-    const admitted: string[] = [];
-    for (;;) {
+  renew({ id, attempt, token }: Holder): 'kept' | 'abort' | 'lost' {
+    const request = this.#requests.get(id);
+    if (request?.state !== 'running' || !this.#holds(request, attempt, token)) return 'lost';
+    request.leaseUntil = this.nowMs + this.#settings.heartbeatMs;
+    return request.cancelled ? 'abort' : 'kept';
+  }
+
+  finish(holder: Holder, outcome: Outcome): Result {
+    const request = this.#requests.get(holder.id);
+    if (!request) {
+      const state = this.#remembered(holder.id);
+      return state ? { status: 'already', state } : { status: 'stale' };
+    }
+    if (!this.#holds(request, holder.attempt, holder.token)) {
+      return { status: 'stale', state: request.state };
+    }
+    if (outcome.outcome !== 'retry') {
+      this.#end(request, outcome.outcome, outcome.tokens);
+      this.#admit();
+      return { status: 'ended', state: outcome.outcome };
+    }
+    const { replica } = request;
+    request.failedOn = replica;
+    this.#retry(request, outcome.code);
+    const failed = replica === undefined ? undefined : this.#replicas.get(replica);
+    if (replica !== undefined && failed && outcome.replicaDownMs) {
+      failed.downUntil = this.nowMs + outcome.replicaDownMs;
+      this.#replicaDue.set(replica, failed.downUntil);
+      this.#countCapacity();
+    }
+    this.#admit();
+    const ended = !this.#requests.has(holder.id);
+    return { status: ended ? 'ended' : 'retried', state: this.stateOf(holder.id) };
+  }
+
+  cancel(id: string): Result {
+    const request = this.#requests.get(id);
+    if (!request) {
+      const state = this.#remembered(id);
+      return state ? { status: 'already', state } : { status: 'unknown' };
+    }
+    const status = this.#cancel(request);
+    this.#admit();
+    return { status };
+  }
+
+  /** BullMQ has this attempt. */
+  acknowledge(id: string, attempt: number): void {
+    const request = this.#requests.get(id);
+    if (request?.attempt === attempt) request.offerAt = undefined;
+  }
+
+  /** A sign of life, or a farewell, and whatever is due, in the order of time. Says who is new. */
+  sweep(member?: Member, leaves = false): boolean {
+    const { memberMs, offerAgainMs } = this.#settings;
+    const joins = member !== undefined && !leaves && !this.#members.has(member.id);
+    if (this.nowMs - (this.#sweptAt ?? this.nowMs) > memberMs / 2) {
+      this.#graceUntil = this.nowMs + memberMs;
+    }
+    this.#sweptAt = this.nowMs;
+    if (member) {
+      const aliveUntil = this.nowMs + (leaves ? 0 : memberMs);
+      this.#members.set(member.id, { member, aliveUntil });
+    }
+    this.#countCapacity();
+
+    for (const { name, atMs, run } of this.#timers().toSorted(byTimeAndName)) {
+      // What came before may have changed it.
+      const still = this.#timers().find((timer) => timer.name === name);
+      if (still && atMs <= this.nowMs && still.atMs <= this.nowMs) run(leaves ? member?.id : '');
+    }
+    for (const request of [...this.#live()].toSorted(byOffer)) {
+      if (request.offerAt === undefined || request.offerAt > this.nowMs) continue;
+      request.offerAt = this.nowMs + offerAgainMs;
+      this.#told.dispatch.push(`${request.id} ${request.attempt}`);
+    }
+    this.#admit();
+    return joins;
+  }
+
+  /**
+   * Other limits, undefined for none; what each bucket has is as Redis last wrote it. With
+   * `restructured` nobody is admitted until all live requests are keyed anew.
+   */
+  configure(
+    limits: ReadonlyMap<string, Limit | undefined>,
+    restructured: boolean,
+    stored: ReadonlyMap<string, StoredBucket>,
+  ): void {
+    this.version += 1;
+    for (const [key, limit] of limits) this.#setLimit(key, limit, stored);
+    const isLive = this.#requests.size > 0;
+    if (this.rekeying !== undefined || (restructured && isLive)) this.rekeying = this.version;
+    this.#admit();
+  }
+
+  /** The replicas of a pool, and how many requests each takes. */
+  setReplicas(pool: string, replicas: Readonly<Record<string, number>>): void {
+    for (const [id, replica] of this.#replicas) {
+      if (replica.pool === pool && !(id in replicas)) this.#replicas.delete(id);
+    }
+    for (const [id, maxInflight] of Object.entries(replicas)) {
+      const downUntil = this.#replicas.get(id)?.downUntil ?? 0;
+      this.#replicas.set(id, { pool, maxInflight, downUntil });
+    }
+    this.#countCapacity();
+    this.#admit();
+  }
+
+  rekey(version: number, items: readonly { id: string; queue: string }[], done: boolean): Result {
+    if (this.rekeying !== version) {
+      const status = this.rekeying === undefined ? 'rekeyed' : 'stale_version';
+      return { status };
+    }
+    for (const { id, queue } of items) {
+      const request = this.#requests.get(id);
+      if (request && request.place.queue !== queue) this.#move(request, placeOf(queue));
+    }
+    if (done) this.rekeying = undefined;
+    this.#admit();
+    return { status: 'rekeyed' };
+  }
+
+  #live(): ModelRequest[] {
+    return [...this.#requests.values()].filter(({ state }) => state !== 'nowhere');
+  }
+
+  #remembered(id: string): RequestState | undefined {
+    const ended = this.#ended.get(id);
+    return ended && ended.atMs + this.#settings.keepMs > this.nowMs ? ended.state : undefined;
+  }
+
+  #countWaiting(which: (request: ModelRequest) => boolean): number {
+    return this.#live().filter((one) => one.isWaiting && which(one)).length;
+  }
+
+  #isFull({ controlPoint, queue, queueLimits = {}, body = '' }: Submission): boolean {
+    const { bodyLimit, waitingLimit } = this.#settings;
+    const { paths, limiters } = placeOf(queue);
+    const over = (limit: number | undefined, length: number) => {
+      if (limit === undefined || length < limit) return false;
+      // Where nobody may wait, one that can go at once is welcome.
+      const isFirst = this.#countWaiting(({ place }) => place.queue === queue) === 0;
+      return limit > 0 || !isFirst || !limiters.every((name) => this.#isOpen(name));
+    };
+    const bytes = this.#live().reduce((sum, { asked }) => sum + (asked.body ?? '').length, 0);
+    return (
+      this.#countWaiting(() => true) >= waitingLimit ||
+      (body.length > 0 && bytes + body.length > bodyLimit) ||
+      over(
+        queueLimits.controlPoint,
+        this.#countWaiting(({ asked }) => asked.controlPoint === controlPoint),
+      ) ||
+      over(
+        queueLimits.workload,
+        this.#countWaiting(({ place }) => place.paths[1] === paths[1]),
+      )
+    );
+  }
+
+  /** Rate limits pay now or never; a quota must be able to pay some day. */
+  #refusal({ queue, cost, rates = [] }: Submission): Result | undefined {
+    let latest: Result | undefined;
+    let latestMs = 0;
+    for (const { limiter, tokens } of rates) {
+      const bucket = this.#bucket(limiter);
+      const ms = bucket ? bucket.msUntil(tokens, this.nowMs) : 0;
+      if (ms === undefined) return rejected('over_capacity', { limiter });
+      if (ms > latestMs) latest = rejected('rate_limited', { limiter, retry_after_ms: ms });
+      latestMs = Math.max(ms, latestMs);
+    }
+    if (latest) return latest;
+    const limiter = placeOf(queue).limiters.find((name) => {
+      const bucket = this.#bucket(name);
+      return bucket && cost > bucket.capacity;
+    });
+    return limiter === undefined ? undefined : rejected('over_capacity', { limiter });
+  }
+
+  #drawRates(request: ModelRequest, sign: 1 | -1): void {
+    for (const { limiter, tokens } of request.asked.rates ?? []) {
+      this.#bucket(limiter)?.draw(sign * tokens, this.nowMs);
+    }
+  }
+
+  /** Admits whoever may go, until nobody may. `arriving` is told by its own submit. */
+  #admit(arriving?: ModelRequest): void {
+    while (this.rekeying === undefined) {
       const eligible = this.#eligible();
-      const first = this.#choose(eligible);
-      if (!first) return admitted;
-      this.#charge(first, eligible);
-      admitted.push(first.id);
+      const first = this.#shares.choose(eligible) as ModelRequest | undefined;
+      if (!first) break;
+      const short = first.place.limiters
+        .map((name) => this.#bucket(name))
+        .find((bucket) => bucket && bucket.msUntil(first.cost, this.nowMs) !== 0);
+      if (!short) this.#take(first, eligible, first === arriving);
+      else if (first.cost > short.capacity) this.#end(first, 'rejected');
+      // The tokens that come are for the first in line.
+      else short.holdFor(first.id, first.cost, this.nowMs);
     }
+    if (this.#requests.size === 0) this.#shares.reset();
+  }
+
+  #take(request: ModelRequest, eligible: readonly ModelRequest[], silent: boolean): void {
+    request.state = 'admitted';
+    this.#shares.charge(request, eligible);
+    this.#draw(request.place.limiters, request.cost);
+    request.endBy = this.nowMs + request.asked.maxInflightMs;
+    if (request.asked.pool !== undefined) this.#offer(request);
+    if (!silent) this.#tell(request, 'admitted');
   }
 
   /** Heads of queues whose limiters all have a free unit. */
   #eligible(): ModelRequest[] {
-    const free = (name: string) => {
-      const limitKey = name.split('=')[0] ?? name;
-      const missing = limitKey.startsWith('pool:') ? 0 : Number.POSITIVE_INFINITY;
-      const taken = [...this.#requests.values()].filter(
-        (one) => one.state === 'held' && one.limiters.includes(name),
-      );
-      return (this.limits.get(limitKey) ?? missing) - taken.length;
+    const heads = new Map<string, ModelRequest>();
+    for (const one of this.#live()) {
+      const { queue } = one.place;
+      if (one.isWaiting && !heads.has(queue)) heads.set(queue, one);
+    }
+    const isOpen = new Map<string, boolean>();
+    const memo = (name: string) => {
+      const known = isOpen.get(name) ?? this.#isOpen(name);
+      isOpen.set(name, known);
+      return known;
     };
-    return [...this.#requests.values()].filter(
-      (one) =>
-        one.state === 'waiting' &&
-        this.#headOf(one.queue) === one &&
-        one.limiters.every((name) => free(name) > 0),
-    );
+    return [...heads.values()].filter(({ place }) => place.limiters.every(memo));
   }
 
-  /** Down the tree: the smallest tag, then the older head; in a key the oldest. */
-  #choose(eligible: readonly ModelRequest[]): ModelRequest | undefined {
-    const headOfKey = minimal(eligible, 2, (a, b) => a.sequence - b.sequence);
-    const order = (level: 0 | 1 | 2) => (a: ModelRequest, b: ModelRequest) =>
-      this.#tag(a, level) - this.#tag(b, level) || a.sequence - b.sequence;
-    const headOfWorkload = minimal(headOfKey, 1, order(2));
-    for (const one of headOfWorkload) this.#unpark(one, 1);
-    const headOfPolicy = minimal(headOfWorkload, 0, order(1));
-    for (const one of headOfPolicy) this.#unpark(one, 0);
-    return headOfPolicy.toSorted(order(0))[0];
+  /** A free slot; a quota that is not held for somebody. */
+  #isOpen(name: string): boolean {
+    const bucket = this.#bucket(name);
+    if (bucket) return bucket.hold === undefined;
+    const missing = name.startsWith('pool:') ? 0 : Number.POSITIVE_INFINITY;
+    const limit = this.#limitOf(name) ?? missing;
+    const holds = (one: ModelRequest) => !one.isWaiting && one.place.limiters.includes(name);
+    return this.#live().filter(holds).length < Number(limit);
   }
 
-  #tag(request: ModelRequest, level: 0 | 1 | 2): number {
-    return this.#node(request.paths[level]).start + units(request.cost, request.weights[level]);
+  #limitOf(name: string): Limit | undefined {
+    return this.limits.get(name.split('=')[0] ?? name);
   }
 
-  /** The time of a node stands still while nothing in it can run. */
-  #unpark(request: ModelRequest, level: 0 | 1): void {
-    const node = this.#node(request.paths[level]);
-    if (node.parked === undefined) return;
-    node.start += this.#node(this.#parent(request, level)).v - node.parked;
-    node.parked = undefined;
+  /** A limiter's bucket, full at first; undefined for one that counts slots, or nothing. */
+  #bucket(name: string): ModelBucket | undefined {
+    const limit = this.#limitOf(name);
+    if (typeof limit !== 'object') return undefined;
+    const bucket = this.#buckets.get(name) ?? new ModelBucket(limit, this.nowMs);
+    this.#buckets.set(name, bucket);
+    return bucket;
   }
 
-  #charge(request: ModelRequest, eligible: readonly ModelRequest[]): void {
-    request.state = 'held';
-    for (const level of [0, 1, 2] as const) {
-      const path = request.paths[level];
-      const node = this.#node(path);
-      const parent = this.#node(this.#parent(request, level));
-      const length = units(request.cost, request.weights[level]);
-      let tag = node.start + length;
-      if (level === 2 && tag < parent.v && parent.v > node.seen) tag = parent.v;
-      const before = parent.v;
-      parent.v = Math.max(parent.v, tag);
-      const settled = tag + node.debt;
-      node.start = Math.max(tag - length, settled);
-      node.debt = settled - node.start;
-      node.seen = parent.v;
-      this.#rest(path);
-      if (parent.v > before && level < 2) this.#park(request, level as 0 | 1, eligible, before);
+  #setLimit(key: string, limit: Limit | undefined, stored: ReadonlyMap<string, StoredBucket>) {
+    if (limit === undefined) this.limits.delete(key);
+    else this.limits.set(key, limit);
+    for (const [name, bucket] of this.#buckets) {
+      if ((name.split('=')[0] ?? name) !== key) continue;
+      if (typeof limit === 'object') bucket.change(limit, stored.get(name), this.nowMs);
+      else bucket.letGo();
     }
   }
 
-  /** Siblings that could not run while v moved. */
-  #park(chosen: ModelRequest, level: 0 | 1, eligible: readonly ModelRequest[], v: number): void {
-    const parent = this.#parent(chosen, level);
-    for (const one of this.#requests.values()) {
-      const path = one.paths[level];
-      const sibling = one.state === 'waiting' && this.#parent(one, level) === parent;
-      if (sibling && !eligible.some((other) => other.paths[level] === path)) {
-        this.#node(path).parked ??= v;
+  /** Takes from quotas; a negative number gives back, and who is first is asked again. */
+  #draw(names: readonly string[], tokens: number): void {
+    for (const name of names) {
+      const bucket = this.#bucket(name);
+      if (tokens !== 0) bucket?.draw(tokens, this.nowMs);
+      if (tokens < 0) bucket?.letGo();
+    }
+  }
+
+  /** At its place in its queue, by its age. */
+  #wait(request: ModelRequest): void {
+    request.state = 'waiting';
+    this.#requests.set(request.id, request);
+  }
+
+  /** No more among those who wait; a quota that was held for it is not. */
+  #leaveQueue(request: ModelRequest): void {
+    request.state = 'nowhere';
+    this.#shares.left(request.place);
+    for (const name of request.place.limiters) {
+      const bucket = this.#bucket(name);
+      if (bucket?.hold?.id === request.id) bucket.letGo();
+    }
+  }
+
+  #end(request: ModelRequest, state: RequestState, tokens?: number): void {
+    const { id, cost, place, asked } = request;
+    if (request.isWaiting) {
+      this.#leaveQueue(request);
+      // Who was never admitted has used nothing.
+      this.#drawRates(request, -1);
+    } else {
+      const stated = Math.min(Math.max(tokens ?? cost, 1), 10_000_000);
+      const actual = asked.pool !== undefined && !request.began ? 1 : stated;
+      request.state = 'nowhere';
+      this.#draw(place.limiters, actual - cost);
+      this.#shares.settle(place, cost, actual);
+    }
+    this.#requests.delete(id);
+    this.#ended.set(id, { state, atMs: this.nowMs });
+    this.#tell(request, state);
+  }
+
+  /** Policies put it elsewhere: it keeps its age, its lease and what it was charged. */
+  #move(request: ModelRequest, place: Place): void {
+    const { state, place: before } = request;
+    if (state === 'waiting') {
+      this.#leaveQueue(request);
+      request.place = place;
+      this.#shares.join(place);
+      this.#wait(request);
+      return;
+    }
+    request.state = 'nowhere';
+    this.#shares.left(before);
+    this.#shares.beforeJoin(place);
+    Object.assign(request, { place, state });
+  }
+
+  #offer(request: ModelRequest): void {
+    const { beginMs, offerAgainMs } = this.#settings;
+    request.attempt += 1;
+    request.offerAt = this.nowMs + offerAgainMs;
+    request.beginBy = Math.min(this.nowMs + beginMs, request.endBy);
+    this.#told.dispatch.push(`${request.id} ${request.attempt}`);
+  }
+
+  /** No worker began it: it waits again, at its old place. */
+  #putBack(request: ModelRequest): void {
+    if (request.deadline <= this.nowMs) {
+      this.#end(request, 'rejected');
+      return;
+    }
+    request.offerAt = undefined;
+    this.#draw(request.place.limiters, -request.cost);
+    this.#shares.giveBack(request.place, request.cost);
+    this.#wait(request);
+  }
+
+  #retry(request: ModelRequest, code: string | undefined): void {
+    if (code !== 'unavailable') request.failures += 1;
+    if (request.cancelled) this.#end(request, 'cancelled');
+    else if (request.failures >= this.#settings.maxAttempts) this.#end(request, 'failed');
+    else {
+      Object.assign(request, { state: 'admitted', replica: undefined, token: undefined });
+      this.#offer(request);
+    }
+  }
+
+  #cancel(request: ModelRequest): 'cancelled' | 'cancelling' {
+    if (request.state === 'running') {
+      request.cancelled = true;
+      return 'cancelling';
+    }
+    this.#end(request, 'cancelled');
+    return 'cancelled';
+  }
+
+  #holds(request: ModelRequest, attempt: number, token: string): boolean {
+    const { asked, state, endBy, leaseUntil } = request;
+    if (asked.kind === 'flow') return state === 'admitted' && endBy > this.nowMs;
+    const mine = state === 'running' && request.attempt === attempt && request.token === token;
+    return mine && Math.min(endBy, leaseUntil) > this.nowMs;
+  }
+
+  /** The largest free share; not the one that failed it last, unless it is the only one. */
+  #chooseReplica({ asked, failedOn }: ModelRequest): string | undefined {
+    const candidates = [...this.#replicas].flatMap(([id, { pool, maxInflight, downUntil }]) => {
+      const taken = this.#live().filter(({ replica }) => replica === id).length;
+      const usable = pool === asked.pool && downUntil <= this.nowMs && taken < maxInflight;
+      return usable ? [{ id, load: taken / maxInflight + (id === failedOn ? 1 : 0) }] : [];
+    });
+    return candidates.toSorted((a, b) => a.load - b.load || (a.id < b.id ? -1 : 1))[0]?.id;
+  }
+
+  /** A pool takes the smaller of what its workers and its usable replicas take. */
+  #countCapacity(): void {
+    const slots = (pool: string) =>
+      [...this.#members.values()].reduce((sum, { member }) => sum + (member.pools?.[pool] ?? 0), 0);
+    for (const { pool } of this.#replicas.values()) this.#pools.add(pool);
+    for (const pool of this.#pools) {
+      let machines = 0;
+      for (const replica of this.#replicas.values()) {
+        if (replica.pool === pool && replica.downUntil <= this.nowMs)
+          machines += replica.maxInflight;
       }
+      this.limits.set(`pool:${pool}`, Math.min(slots(pool), machines));
     }
   }
 
-  /** With nothing waiting, debt counts at once; parked is for those who wait. */
-  #rest(path: string): void {
-    if (this.#waiting(path).length > 0) return;
-    const node = this.#node(path);
-    node.start = Math.max(0, node.start + node.debt);
-    node.debt = 0;
-    node.parked = undefined;
-  }
-
-  #resetWhenEmpty(): void {
-    if (this.#requests.size === 0) this.#nodes.clear();
-  }
-
-  #headOf(queue: string): ModelRequest | undefined {
-    const waiting = [...this.#requests.values()].filter(
-      (one) => one.queue === queue && one.state === 'waiting',
+  /** What is due when, under the names that order it at one time. */
+  #timers(): Timer[] {
+    const requests = this.#live().map((request) => ({
+      name: request.id,
+      atMs: request.dueAt,
+      run: () => this.#onTime(request),
+    }));
+    const members = [...this.#members].map(([id, { aliveUntil }]) => ({
+      name: `member ${id}`,
+      atMs: aliveUntil,
+      run: (leaving: string | undefined) => this.#onSilence(id, leaving === id),
+    }));
+    const replicas = [...this.#replicaDue].map(([id, atMs]) => ({
+      name: `replica ${id}`,
+      atMs,
+      run: () => {
+        this.#replicaDue.delete(id);
+        this.#countCapacity();
+      },
+    }));
+    const holds = [...this.#buckets].flatMap(([limiter, bucket]) =>
+      bucket.hold
+        ? [{ name: `bucket ${limiter}`, atMs: bucket.hold.untilMs, run: () => bucket.letGo() }]
+        : [],
     );
-    return waiting.toSorted((a, b) => a.sequence - b.sequence)[0];
+    return [...requests, ...members, ...replicas, ...holds];
   }
 
-  #parent(request: ModelRequest, level: 0 | 1 | 2): string {
-    return level === 0 ? '.' : request.paths[(level - 1) as 0 | 1];
+  #onTime(request: ModelRequest): void {
+    const { state } = request;
+    if (state === 'waiting') this.#end(request, 'rejected');
+    else if (request.endBy <= this.nowMs) this.#end(request, 'expired');
+    else if (state === 'admitted' && this.rekeying === undefined) this.#putBack(request);
+    else if (state === 'admitted') request.beginBy = this.nowMs + this.#settings.beginMs;
+    else if (this.nowMs < this.#graceUntil) request.leaseUntil = this.#graceUntil;
+    else this.#retry(request, 'upstream_failed');
   }
 
-  #under(path: string): ModelRequest[] {
-    return [...this.#requests.values()].filter((one) => one.paths.includes(path));
+  /** A gateway's requests end with it; a worker's capacity is gone. */
+  #onSilence(id: string, leaves: boolean): void {
+    const known = this.#members.get(id);
+    if (known && this.nowMs < this.#graceUntil && !leaves) {
+      known.aliveUntil = this.#graceUntil;
+      return;
+    }
+    const owned = this.#live().filter(({ owner }) => owner === id);
+    for (const request of owned.toSorted((a, b) => Number(b.isWaiting) - Number(a.isWaiting))) {
+      request.owner = undefined;
+      this.#cancel(request);
+    }
+    this.#members.delete(id);
+    this.#countCapacity();
   }
 
-  #waiting(path: string): ModelRequest[] {
-    return this.#under(path).filter((one) => one.state === 'waiting');
-  }
-
-  #node(path: string): Node {
-    const node = this.#nodes.get(path) ?? {
-      start: 0,
-      debt: 0,
-      v: 0,
-      parked: undefined,
-      seen: 0,
-    };
-    this.#nodes.set(path, node);
-    return node;
-  }
-
-  #get(id: string): ModelRequest {
-    const request = this.#requests.get(id);
-    if (!request) throw new Error(`${id} is not live in the model`);
-    return request;
+  #tell({ owner, id }: ModelRequest, state: RequestState): void {
+    if (owner === undefined) return;
+    const told = this.#told.events[owner] ?? [];
+    this.#told.events[owner] = told;
+    told.push(`${id} ${state}`);
   }
 }
 
-function makeRequest(id: string, queue: string, cost: number, sequence: number): ModelRequest {
+interface Timer {
+  readonly name: string;
+  readonly atMs: number;
+  readonly run: (leaving: string | undefined) => void;
+}
+
+const byTimeAndName = (a: Timer, b: Timer) => a.atMs - b.atMs || (a.name < b.name ? -1 : 1);
+
+const byOffer = (a: ModelRequest, b: ModelRequest) =>
+  (a.offerAt ?? 0) - (b.offerAt ?? 0) || (`${a.id} ${a.attempt}` < `${b.id} ${b.attempt}` ? -1 : 1);
+
+function rejected(reason: string, more: Result = {}): Result {
+  return { status: 'rejected', reason, ...more };
+}
+
+const places = new Map<string, Place>();
+
+function placeOf(queue: string): Place {
+  const known = places.get(queue);
+  if (known) return known;
   const name = parseQueueKey(queue);
   if (!name) throw new Error(`not a queue: ${queue}`);
   const [policy = '', workload = '', key = ''] = queue.split('/');
-  return {
-    id,
+  const place: Place = {
     queue,
-    cost,
-    sequence,
     limiters: name.limiters,
     paths: [policy, `${policy}/${workload}`, `${policy}/${workload}/${key}`],
     weights: [1, name.priority, 1],
-    state: 'waiting',
   };
-}
-
-/** The first of each group of requests that share a node at this level. */
-function minimal(
-  requests: readonly ModelRequest[],
-  level: 0 | 1 | 2,
-  compare: (a: ModelRequest, b: ModelRequest) => number,
-): ModelRequest[] {
-  const groups = Map.groupBy(requests, (one) => one.paths[level]);
-  return [...groups.values()].flatMap((group) => group.toSorted(compare).slice(0, 1));
+  places.set(queue, place);
+  return place;
 }

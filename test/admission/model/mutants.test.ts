@@ -1,0 +1,160 @@
+/**
+ * Shows that the model and the invariants can fail: each mutant is the Lua with one mistake, and
+ * random histories must find it. They begin at one seed, so that they find it each time.
+ */
+
+import { expect, test } from 'vitest';
+import type { Theme } from './ops.ts';
+import { runHistories } from './run.ts';
+import { themes } from './themes.ts';
+
+interface Mutant {
+  readonly name: string;
+  readonly theme: Theme;
+  /** What is in the Lua, once or more often, and what takes its place. */
+  readonly from: string;
+  readonly to: string;
+}
+
+const mutants: readonly Mutant[] = [
+  {
+    name: 'tokens settled twice',
+    theme: themes.shares,
+    from: 'tree.settle(tree.path(request.queue), request.cost, actual)',
+    to: 'tree.settle(tree.path(request.queue), request.cost, actual + actual - request.cost)',
+  },
+  {
+    name: 'a quota keeps tokens that were not used',
+    theme: themes.buckets,
+    from: 'release(request, request.cost - actual)',
+    to: 'release(request, 0)',
+  },
+  {
+    name: 'rate limits keep the tokens of who was never admitted',
+    theme: themes.buckets,
+    from: 'requests.charge_rates(request, -1)',
+    to: '',
+  },
+  {
+    name: 'a rate limit says a moment that is too early',
+    theme: themes.buckets,
+    from: 'return late + math.ceil((need - state.level) / bucket.fill)',
+    to: 'return late + math.floor((need - state.level) / bucket.fill)',
+  },
+  {
+    name: 'a bucket fills from the first draw on, whatever its rule',
+    theme: themes.buckets,
+    from: 'bucket.delay and math.ceil(bucket.full / bucket.fill) or 0',
+    to: '0',
+  },
+  {
+    name: 'a freed slot wakes nobody',
+    theme: themes.slots,
+    from: 'if not limiter.bucket then\n      open[limiter.name] = true',
+    to: 'if not limiter.bucket then\n      open[limiter.name] = nil',
+  },
+  {
+    name: 'a refill wakes nobody',
+    theme: themes.buckets,
+    from: "set_score(timers, 'bucket ' .. limiter.name, state.wait_until)",
+    to: '',
+  },
+  {
+    name: 'one too many holds a slot',
+    theme: themes.slots,
+    from: 'limiter.taken >= limiter.limit',
+    to: 'limiter.taken > limiter.limit',
+  },
+  {
+    name: 'a quota is not held for who is first',
+    theme: themes.buckets,
+    from: 'return state_of(limiter).wait_until > 0',
+    to: 'return state_of(limiter).wait_until > now_ms + 2000',
+  },
+  {
+    name: 'a quota stays held for who is gone',
+    theme: themes.buckets,
+    from: 'buckets.held_for(limiter) == request.id',
+    to: 'false',
+  },
+  {
+    name: 'a refund takes a start back',
+    theme: themes.shares,
+    from: 'math.max(tag - length, settled)',
+    to: 'settled',
+  },
+  {
+    name: 'a workload that was passed does not begin anew',
+    theme: themes.shares,
+    from: 'workload.start <= tree.node(path.policy).v then',
+    to: 'false then',
+  },
+  {
+    name: 'who was parked comes back with turns saved up',
+    theme: themes.slots,
+    from: 'child.start = child.start + parent.v - child.parked',
+    to: '',
+  },
+  {
+    name: 'who stood blocked comes back with turns saved up',
+    theme: themes.shares,
+    from: 'parent.v > child.seen',
+    to: 'false',
+  },
+  {
+    name: 'keys are compared by their cheapest heads',
+    theme: themes.slots,
+    from: 'if not head or state.sequence < head.sequence then',
+    to: 'if not head then',
+  },
+  {
+    name: 'a prompt that nobody began stays charged',
+    theme: themes.prompts,
+    from: 'requests.enqueue(request, request.cost)',
+    to: 'tree.settle(tree.path(request.queue), 1, 1)\n  requests.enqueue(request)',
+  },
+  {
+    name: 'the replica that failed a prompt gets it again',
+    theme: themes.prompts,
+    from: '(id == not_this and 1 or 0)',
+    to: '0',
+  },
+  {
+    name: 'a heartbeat is not heard',
+    theme: themes.prompts,
+    from: 'requests.set_timer(request, math.min(request.lease_until, request.end_by))',
+    to: '',
+  },
+  {
+    name: 'who holds slots is not keyed anew in the tree',
+    theme: themes.changes,
+    from: 'tree.move_held(from, to)',
+    to: '',
+  },
+  {
+    name: 'who waits is admitted while requests are keyed anew',
+    theme: themes.changes,
+    from: "return read(meta, 'rekeying') ~= false",
+    to: 'return false',
+  },
+  {
+    name: 'a limit that rises wakes only who waits at its own gate',
+    theme: themes.slots,
+    from: "add_due('after ' .. limit_key .. '= ' .. limit_key)",
+    to: '',
+  },
+];
+
+for (const { name, theme, from, to } of mutants) {
+  test(`notices: ${name}`, async () => {
+    let isApplied = false;
+    const patch = (_step: string, source: string) => {
+      isApplied ||= source.includes(from);
+      return source.replaceAll(from, to);
+    };
+    const runs = runHistories({ theme, runs: 1_000, patch, shrinks: false, seed: 3 });
+    const failure = await runs.catch((error: unknown) => error);
+    expect(isApplied, 'the Lua has changed: the mutant has to follow').toBe(true);
+    expect(String(failure)).toContain('SLUICE_TEST_SEED');
+  }, 120_000);
+}
