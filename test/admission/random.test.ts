@@ -239,7 +239,7 @@ test('after every step of a random history the invariants hold', async () => {
       await history.finish();
     },
   );
-  const numRuns = Math.ceil(Number(process.env.SLUICE_TEST_RUNS ?? 400) / atOnce);
+  const numRuns = Math.ceil(Number(process.env.SLUICE_TEST_RUNS ?? 150) / atOnce);
   const [seed, path] = (process.env.SLUICE_TEST_SEED ?? '').split('/');
   const from = seed ? { seed: Number(seed), ...(path && { path }) } : {};
   try {

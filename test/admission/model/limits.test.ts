@@ -6,6 +6,6 @@ import { themes } from './themes.ts';
 
 test('buckets', () => runHistories({ theme: themes.buckets, runs: 300 }), 300_000);
 
-test('changes', () => runHistories({ theme: themes.changes, runs: 200 }), 300_000);
+test('changes', () => runHistories({ theme: themes.changes, runs: 300 }), 300_000);
 
-test('all', () => runHistories({ theme: themes.all, runs: 250 }), 300_000);
+test('all', () => runHistories({ theme: themes.all, runs: 300 }), 300_000);

@@ -28,7 +28,7 @@ export const themes = {
     ...plain,
     weights: { ...slots, submit: 8, finish: 8, cancel: 0, batch: 2, again: 0, slots: 0 },
     costs: [100],
-    tokens: [undefined, 1, 300, 5_000],
+    tokens: [undefined, 300, 1_000, 5_000],
   },
   /** Prompts: workers, replicas, leases, the clock. */
   prompts: {

@@ -4,9 +4,9 @@
  */
 
 import { expect, test } from 'vitest';
-import type { Theme } from './ops.ts';
-import { runHistories } from './run.ts';
-import { themes } from './themes.ts';
+import type { Theme } from '../admission/model/ops.ts';
+import { runHistories } from '../admission/model/run.ts';
+import { themes } from '../admission/model/themes.ts';
 
 interface Mutant {
   readonly name: string;
@@ -76,12 +76,6 @@ const mutants: readonly Mutant[] = [
     theme: themes.buckets,
     from: 'buckets.held_for(limiter) == request.id',
     to: 'false',
-  },
-  {
-    name: 'a refund takes a start back',
-    theme: themes.shares,
-    from: 'math.max(tag - length, settled)',
-    to: 'settled',
   },
   {
     name: 'a workload that was passed does not begin anew',
