@@ -129,20 +129,6 @@ function requests.disown(request)
   save(request)
 end
 
--- Its gateway is gone: nobody is told of it any more, and a sweep finds it once.
-function requests.disown(request)
-  request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+ %S+ %S+) %S+', '%1 .', 1)
-  request.owner = nil
-  save(request)
-end
-
--- Its gateway is gone: nobody is told of it any more, and a sweep finds it once.
-function requests.disown(request)
-  request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+ %S+ %S+) %S+', '%1 .', 1)
-  request.owner = nil
-  save(request)
-end
-
 function encode(request)
   local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at .. ' '
     .. (request.admitted_at or '.')
