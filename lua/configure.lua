@@ -8,13 +8,12 @@ args: schema; policies [text of {name, version, structure, source, document, lim
   or {capacity, fill_amount, interval_ms, continuous, delay_initial_fill}}}] to add or replace, kept
   as they came (cjson would turn an empty list into an object); a policy with the content that it
   has already is left alone, and one of source 'api' is only replaced by another of that source;
-  remove (name of a policy), force (also while it is in use) and at_version (it is refused when the
-  version is another by now); replicas {pool: [{id, url, protocol, model, max_inflight}]} to set for each
-  pool named.
+  remove (name of a policy), node (its path in the tree), force (also while it is in use) and
+  at_version (it is refused when the version is another by now); replicas {pool: [{id, url, protocol,
+  model, max_inflight}]} to set for each pool named.
 result: {status: 'configured', version, applied [names], kept [names, of source 'api'], rekeying
-  (bool)}, {status: 'unreadable',
-  schema}, {status: 'unknown'} or {status: 'stale_version'} or {status: 'in_use', waiting, in_flight}
-  for a policy that cannot be removed.
+  (bool)}, {status: 'unreadable', schema}, or for a policy that cannot be removed {status: 'unknown'},
+  {status: 'stale_version'} or {status: 'in_use', waiting, in_flight}.
 Safe to repeat: the same input changes nothing.
 ]]
 -- use step limiters buckets tree shares standing ended records requests capacity admit close

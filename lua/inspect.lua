@@ -5,9 +5,10 @@ KEYS, ARGV: see lib/step.lua.
 args: what 'request' (id) | 'live' (ids) | 'page' (hash 'held' or 'requests', cursor, count) |
   'policies' | 'domain'.
 result: live {ids} those that have not ended; request {request, ended, position, ahead,
-  estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids], refill_ms}]}; page
-  {cursor, requests [{id, control_point, labels, pool, cost, queue, state}]}; policies {version,
-  rekeying, policies: [JSON]}; domain {limits, in_flight, nodes, waiting, body_bytes, replicas, members}.
+  estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids]} or, for a quota, {limiter,
+  limit, tokens, refill_ms, held_for (id)}]}; page {cursor, requests [{id, control_point, labels, pool,
+  cost, queue, state}]}; policies {version, schema, rekeying, policies: [JSON]}; domain {limits,
+  in_flight, nodes, lengths, waiting, live, body_bytes, replicas, members}.
 Changes nothing.
 ]]
 -- use step limiters buckets tree shares standing ended records requests capacity admit estimate

@@ -88,8 +88,8 @@ const rules: { name: string; rule: Rule; bad: File[]; good: File[] }[] = [
   {
     name: 'Every test runs',
     rule: skipsNoTest,
-    // Texts for the rule to find, not tests of ours.
     bad: [
+      // Texts for the rule to find, not tests of ours: nothing is skipped or alone here.
       { path: 'test/a.test.ts', text: "test.only('a', () => {});" },
       { path: 'test/policy/a.test.ts', text: "\ndescribe.skip('a', () => {});" },
     ],

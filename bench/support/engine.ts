@@ -47,7 +47,6 @@ export interface EngineRequest {
 }
 
 function settings(recordsMs: number): AdmissionSettings {
-  const kept = { keepMs: recordsMs, keepJobMs: recordsMs };
   return {
     beginMs: 5_000,
     heartbeatMs: 10_000,
@@ -57,7 +56,8 @@ function settings(recordsMs: number): AdmissionSettings {
     bodyLimit: 2 ** 30,
     waitingLimit: 1_000_000,
     maxAttempts: 3,
-    ...kept,
+    keepMs: recordsMs,
+    keepJobMs: recordsMs,
   };
 }
 
@@ -72,7 +72,6 @@ export class Engine {
   readonly events: Redis;
   readonly commands: Redis;
   readonly #sweeper: Sweeper;
-  readonly #recordsMs: number;
   readonly #waiters = new Map<string, () => void>();
   #onAdmitted: ((id: string) => void) | undefined;
   #dueInMs = Number.POSITIVE_INFINITY;
@@ -86,7 +85,6 @@ export class Engine {
     this.domain = domain;
     this.commands = commands;
     this.events = events;
-    this.#recordsMs = recordsMs;
     this.admission = new Admission({ redis: commands, domain, settings: settings(recordsMs) });
     this.admission.onReply(({ due, now }) => {
       this.#dueInMs = due === undefined ? Number.POSITIVE_INFINITY : due - now;
@@ -209,7 +207,6 @@ export class Engine {
   }
 
   #submission({ user, limiters }: EngineRequest, id: string): Submission {
-    const kept = { keepMs: this.#recordsMs };
     return {
       id,
       kind: 'flow',
@@ -221,7 +218,6 @@ export class Engine {
       owner: this.id,
       timeoutMs: foreverMs,
       maxInflightMs: foreverMs,
-      ...kept,
     };
   }
 }

@@ -75,8 +75,13 @@ local function join(parent, child, weight, _, returns)
   child.gone = false
 end
 
--- Keys that the step has not read find out by their generation.
-local function begin_anew(workload)
+-- A workload that comes back with nothing held when v has passed it. Keys that the step has not read
+-- find out by their generation.
+local function begin_anew_if_passed(path)
+  local workload = tree.node(path.workload)
+  if workload.waiting > 0 or workload.held > 0 or workload.start > tree.node(path.policy).v then
+    return
+  end
   for _, child in pairs(fair) do
     if child.workload == workload then
       leave_idle(workload, child)
@@ -90,10 +95,7 @@ end
 -- One more request waits. `returns` is the cost of a request that was admitted, came to nothing
 -- and takes its place again: what it was charged is taken back, at once.
 function tree.arrive(path, returns)
-  local workload = tree.node(path.workload)
-  if workload.waiting == 0 and workload.held == 0 and workload.start <= tree.node(path.policy).v then
-    begin_anew(workload)
-  end
+  begin_anew_if_passed(path)
   each_level(path, join, returns)
   local root = tree.node(ROOT)
   root.waiting = root.waiting + 1
@@ -174,10 +176,7 @@ end
 
 -- A request of `cost` is admitted without having waited.
 function tree.pass(path, cost)
-  local workload = tree.node(path.workload)
-  if workload.waiting == 0 and workload.held == 0 and workload.start <= tree.node(path.policy).v then
-    begin_anew(workload)
-  end
+  begin_anew_if_passed(path)
   each_level(path, pass, cost)
   local root = tree.node(ROOT)
   root.held = root.held + 1

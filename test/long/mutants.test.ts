@@ -80,8 +80,8 @@ const mutants: readonly Mutant[] = [
   {
     name: 'a workload that was passed does not begin anew',
     theme: themes.shares,
-    from: 'workload.start <= tree.node(path.policy).v then',
-    to: 'false then',
+    from: 'workload.start > tree.node(path.policy).v then',
+    to: 'true then',
   },
   {
     name: 'who was parked comes back with turns saved up',
