@@ -52,8 +52,7 @@ end
 
 -- Where nobody may wait, one that can go at once is welcome.
 local function over(limit, length, request)
-  return limit >= 0 and length >= limit and (limit > 0 or standing.has(request.queue)
-    or limiters.first_closed(tree.path(request.queue)) ~= nil)
+  return limit >= 0 and length >= limit and (limit > 0 or not may_pass(request))
 end
 
 -- The limit that leaves no room for it, or nil.

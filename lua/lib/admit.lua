@@ -2,7 +2,7 @@
 -- eligible request waits or its bound is reached; what is left is due at once in the next step.
 -- Nothing else takes a slot.
 
-local admit, arrive, is_frozen, has_due, add_due
+local admit, arrive, may_pass, is_frozen, has_due, add_due
 -- private
 
 -- Queues moved or requests admitted by one step: keeps a script call short.
@@ -281,16 +281,21 @@ function admit()
   open = {}
 end
 
--- A request that arrives. When no gate is due, nobody who waits could go: so one that finds its queue
--- empty and everything it needs open is the only one who can, and goes without having queued.
-function arrive(request)
+-- Whether a request that arrives goes without having queued. When no gate is due, nobody who waits
+-- could go: so one that finds its queue empty and everything it needs open is the only one who can.
+function may_pass(request)
   local path = tree.path(request.queue)
-  if is_frozen() or has_due() or standing.has(request.queue) or limiters.first_closed(path)
-    or limiters.first_short(path, request.cost) then
+  return not (is_frozen() or has_due() or standing.has(request.queue) or limiters.first_closed(path)
+    or limiters.first_short(path, request.cost))
+end
+
+function arrive(request)
+  if not may_pass(request) then
     requests.enqueue(request)
     admit()
     return
   end
+  local path = tree.path(request.queue)
   advance_and_park(tree.pass, path, request.cost, { [path.policy] = true, [path.workload] = true })
   requests.admit(request)
 end

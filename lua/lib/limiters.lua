@@ -100,6 +100,20 @@ function limiters.of(path)
   return list
 end
 
+-- Those that a path needs and another does not.
+function limiters.only_of(path, other)
+  local others, list = {}, {}
+  for _, limiter in ipairs(limiters.of(other)) do
+    others[limiter] = true
+  end
+  for _, limiter in ipairs(limiters.of(path)) do
+    if not others[limiter] then
+      list[#list + 1] = limiter
+    end
+  end
+  return list
+end
+
 -- `limit`: units, the text of a bucket, or false for none.
 function limiters.set_limit(limit_key, limit)
   write(limits, limit_key, limit)

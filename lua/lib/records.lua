@@ -1,7 +1,7 @@
 -- What is kept of a request. A record is lines of text:
 --   queue cost timeout_ms max_inflight_ms job pool owner rates control_point labels   as submitted
 --   sequence created_at admitted_at
---   {JSON}: what prompts have besides, as far as it is set
+--   {JSON}: what prompts and requests with a body have besides, as far as it is set
 -- '.' stands for none. Which hash it is in and whether it has a token tell its state.
 local requests = {}
 local live, bodies
@@ -9,7 +9,7 @@ local mark_changed, save, encode, count_waiting, set_timer
 -- Its submit says so itself: its owner is told of admissions by others only.
 local submitting
 -- private
-local PROMPT_FIELDS = {
+local MORE_FIELDS = {
   'bytes', 'attempt', 'failures', 'failed_on', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
   'cancelled', 'cancel_code',
 }
@@ -132,9 +132,9 @@ end
 function encode(request)
   local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at .. ' '
     .. (request.admitted_at or '.')
-  if request.pool then
+  if request.pool or request.bytes then
     local rest = {}
-    for _, field in ipairs(PROMPT_FIELDS) do
+    for _, field in ipairs(MORE_FIELDS) do
       rest[field] = request[field]
     end
     if next(rest) then

@@ -71,16 +71,37 @@ local function withdraw(request)
   end
 end
 
--- Takes a unit, or a quota's tokens, of everything it needs, and gives it its lease.
-function requests.admit(request)
-  local needs = limiters.of(tree.path(request.queue))
+-- Takes a unit, or a quota's tokens, of each.
+local function take_all(needs, tokens)
   for i = 1, #needs do
     local limiter = needs[i]
     limiters.take(limiter)
     if limiter.bucket then
-      buckets.draw(limiter, request.cost)
+      buckets.draw(limiter, tokens)
     end
   end
+end
+
+-- Gives back a unit of each, and `unused` tokens to quotas.
+local function give_back_all(needs, unused)
+  for i = 1, #needs do
+    local limiter = needs[i]
+    limiters.give_back(limiter)
+    if not limiter.bucket then
+      open[limiter.name] = true
+    elseif unused ~= 0 then
+      buckets.draw(limiter, -unused)
+      if unused > 0 and buckets.closed(limiter) then
+        buckets.let_go(limiter)
+        open[limiter.name] = true
+      end
+    end
+  end
+end
+
+-- Gives it its lease on everything it needs.
+function requests.admit(request)
+  take_all(limiters.of(tree.path(request.queue)), request.cost)
   request.state = 'admitted'
   request.admitted_at = now_text
   request.end_by = now_ms + request.max_inflight_ms
@@ -107,23 +128,9 @@ local function drop_replica(request)
   end
 end
 
--- Gives back its units; `unused` tokens go back to its quotas.
 local function release(request, unused)
   drop_replica(request)
-  local needs = limiters.of(tree.path(request.queue))
-  for i = 1, #needs do
-    local limiter = needs[i]
-    limiters.give_back(limiter)
-    if not limiter.bucket then
-      open[limiter.name] = true
-    elseif unused ~= 0 then
-      buckets.draw(limiter, -unused)
-      if unused > 0 and buckets.closed(limiter) then
-        buckets.let_go(limiter)
-        open[limiter.name] = true
-      end
-    end
-  end
+  give_back_all(limiters.of(tree.path(request.queue)), unused)
 end
 
 -- admitted -> waiting: no worker began it. Its slots serve others, its place is kept, and so is its
@@ -167,9 +174,10 @@ function requests.finish(request, outcome)
     write(meta, 'body_bytes', tonumber(read(meta, 'body_bytes')) - request.bytes)
   end
   local code = request.cancel_code or outcome.code
+  local message = outcome.state == 'cancelled' and request.cancelled or outcome.message
   local record = request.changed and encode(request) or request.stored
-  if code or outcome.message then
-    record = record .. '\n' .. cjson.encode({ code = code, message = outcome.message })
+  if code or message then
+    record = record .. '\n' .. cjson.encode({ code = code, message = message })
   end
   ended.put(id, outcome.state, record, request.job)
   set_timer(request, false)
@@ -216,7 +224,8 @@ function requests.cancel(request, message, code)
 end
 
 -- A policy has changed what a request waits for or holds: it keeps its place, its lease and what it
--- was charged.
+-- was charged. Of what it holds, quotas included, it gives back what it does not need any more and
+-- takes what is new, also where nothing is left.
 function requests.key_anew(request, queue)
   if queue == request.queue then
     return
@@ -228,13 +237,8 @@ function requests.key_anew(request, queue)
     return
   end
   local from, to = tree.path(request.queue), tree.path(queue)
-  for _, limiter in ipairs(limiters.of(from)) do
-    limiters.give_back(limiter)
-    open[limiter.name] = true
-  end
-  for _, limiter in ipairs(limiters.of(to)) do
-    limiters.take(limiter)
-  end
+  give_back_all(limiters.only_of(from, to), request.cost)
+  take_all(limiters.only_of(to, from), request.cost)
   tree.move_held(from, to)
   requests.set_queue(request, queue)
   save(request)

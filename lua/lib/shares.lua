@@ -65,9 +65,14 @@ local function join(parent, child, weight, _, returns)
   if returns then
     unpark(parent, child)
     local refund = tag_units(returns, weight)
-    child.start = math.max(lowest(parent), child.start - refund, parent.v - refund)
     child.held = child.held - 1
-    child.seen = parent.v
+    if child.is_key and child.waiting > 0 then
+      -- Its other queues stand in the index with tags that must not become too large.
+      child.debt = child.debt - refund
+    else
+      child.start = math.max(lowest(parent), child.start - refund, parent.v - refund)
+      child.seen = parent.v
+    end
   elseif child.waiting == 0 then
     begin(parent, child)
   end

@@ -19,6 +19,8 @@ export interface Caller {
   readonly labels: Readonly<Record<string, string>>;
   readonly controlPoint: string | undefined;
   readonly priority: number | undefined;
+  /** Labels that its key set. */
+  readonly boundLabels: readonly string[];
   readonly timeoutMs: number | undefined;
 }
 
@@ -35,6 +37,7 @@ export function readCaller(
     labels: validateLabels({ ...bodyLabels, ...headerLabels, ...request.keyLabels }, config.limits),
     controlPoint: readControlPoint(one(request, 'sluice-control-point'), 'Sluice-Control-Point'),
     priority: priority === undefined ? undefined : parsePriority(priority, 'Sluice-Priority'),
+    boundLabels: Object.keys(request.keyLabels),
     timeoutMs: readTimeout(one(request, 'sluice-timeout-ms'), 'Sluice-Timeout-Ms', config),
   };
 }

@@ -19,6 +19,7 @@ export interface Prompt {
   readonly controlPoint?: string | undefined;
   readonly labels: Readonly<Record<string, string>>;
   readonly priority?: number | undefined;
+  readonly boundLabels?: readonly string[] | undefined;
   readonly timeoutMs?: number | undefined;
   readonly tokensEstimate: number;
   readonly upstream: Upstream;
@@ -169,6 +170,7 @@ export class Prompts {
         tokensEstimate: prompt.tokensEstimate,
         pool: model.pool,
         headerPriority: prompt.priority,
+        boundLabels: prompt.boundLabels,
         timeoutMs: prompt.timeoutMs,
       });
       if (plan.cost > limits.tokens) {
@@ -181,7 +183,7 @@ export class Prompts {
         id,
         kind: 'prompt',
         controlPoint,
-        labels: keptLabels(prompt.labels, prompt.priority),
+        labels: keptLabels(prompt),
         queue: plan.queue,
         cost: plan.cost,
         version,

@@ -1,6 +1,7 @@
 import type { Admission, LiveRequest } from '../admission/index.ts';
-import { type Policy, parsePriority, schedule } from '../policy/index.ts';
+import { type Policy, schedule } from '../policy/index.ts';
 import type { PolicyBook } from './policy-book.ts';
+import type { Prompt } from './prompts.ts';
 
 /** Requests of one step: keeps a script call short. */
 const pageItems = 64;
@@ -38,29 +39,33 @@ export async function rekey(
 }
 
 /**
- * The label under which a request keeps its `Sluice-Priority` header, for when it is keyed anew. It has
- * no name: callers cannot send such a label, and no policy can ask for it.
+ * The label under which a request keeps its `Sluice-Priority` header, for when it is keyed anew: JSON of
+ * the number and the bound labels, over which it does not win. It has no name: callers cannot send such
+ * a label, and no policy can ask for it.
  */
 const headerPriorityLabel = '';
 
 /** What a request is kept with, to be scheduled again from. */
-export function keptLabels(
-  labels: Readonly<Record<string, string>>,
-  headerPriority: number | undefined,
-): Readonly<Record<string, string>> {
-  if (headerPriority === undefined) return labels;
-  return { ...labels, [headerPriorityLabel]: String(headerPriority) };
+export function keptLabels({
+  labels,
+  priority,
+  boundLabels = [],
+}: Pick<Prompt, 'labels' | 'priority' | 'boundLabels'>): Readonly<Record<string, string>> {
+  if (priority === undefined) return labels;
+  return { ...labels, [headerPriorityLabel]: JSON.stringify([priority, ...boundLabels]) };
 }
 
 /** Where the policies put a request that is in the system already. */
 function queueOf(request: LiveRequest, policies: readonly Policy[]): string {
-  const { [headerPriorityLabel]: priority, ...labels } = request.labels;
+  const { [headerPriorityLabel]: kept, ...labels } = request.labels;
+  const [headerPriority, ...boundLabels] =
+    kept === undefined ? [] : (JSON.parse(kept) as [number, ...string[]]);
   try {
     return schedule(policies, {
       controlPoint: request.control_point,
       labels,
-      headerPriority:
-        priority === undefined ? undefined : parsePriority(priority, 'Sluice-Priority'),
+      headerPriority,
+      boundLabels,
       tokensEstimate: request.cost,
       pool: request.pool,
     }).queue;

@@ -91,13 +91,15 @@ function priorityOf(
   request: Request,
   read: Read,
 ): number {
-  if (request.headerPriority !== undefined) {
+  const key = scheduler.priorityLabelKey;
+  const isBound = key !== undefined && request.boundLabels?.includes(key);
+  if (request.headerPriority !== undefined && !isBound) {
     return checkPriority(request.headerPriority, 'Sluice-Priority');
   }
-  const given = read(scheduler.priorityLabelKey);
+  const given = read(key);
   // Aperture takes a label of 0 for "no priority given".
   if (given === undefined || given === '0') return parameters.priority;
-  return parsePriority(given, `labels.${scheduler.priorityLabelKey}`);
+  return parsePriority(given, `labels.${key}`);
 }
 
 function costOf(

@@ -120,8 +120,10 @@ export interface Request {
   readonly tokensEstimate: number;
   /** The pool that will serve it; absent for flows, which take no pool slot. */
   readonly pool?: string | undefined;
-  /** The `Sluice-Priority` header, 0.1 to 1000. */
+  /** The `Sluice-Priority` header, 0.1 to 1000. It wins over a label that the caller may choose. */
   readonly headerPriority?: number | undefined;
+  /** Labels that are not the caller's to choose: its API key set them. */
+  readonly boundLabels?: readonly string[] | undefined;
   /** The caller's own deadline, in milliseconds from now. */
   readonly timeoutMs?: number | undefined;
 }

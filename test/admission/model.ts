@@ -338,14 +338,13 @@ export class Model {
     return this.#live().filter((one) => one.isWaiting && which(one)).length;
   }
 
-  #isFull({ controlPoint, queue, queueLimits = {}, body = '' }: Submission): boolean {
+  #isFull({ controlPoint, queue, cost, queueLimits = {}, body = '' }: Submission): boolean {
     const { bodyLimit, waitingLimit } = this.#settings;
-    const { paths, limiters } = placeOf(queue);
+    const { paths } = placeOf(queue);
     const over = (limit: number | undefined, length: number) => {
       if (limit === undefined || length < limit) return false;
       // Where nobody may wait, one that can go at once is welcome.
-      const isFirst = this.#countWaiting(({ place }) => place.queue === queue) === 0;
-      return limit > 0 || !isFirst || !limiters.every((name) => this.#isOpen(name));
+      return limit > 0 || !this.#mayPass(queue, cost);
     };
     const bytes = this.#live().reduce((sum, { asked }) => sum + (asked.body ?? '').length, 0);
     return (
@@ -360,6 +359,16 @@ export class Model {
         this.#countWaiting(({ place }) => place.paths[1] === paths[1]),
       )
     );
+  }
+
+  /** Whether one that arrives is admitted at once. */
+  #mayPass(queue: string, cost: number): boolean {
+    const isFirst = this.#countWaiting(({ place }) => place.queue === queue) === 0;
+    const canTake = (name: string) => {
+      const bucket = this.#bucket(name);
+      return this.#isOpen(name) && (!bucket || bucket.msUntil(cost, this.nowMs) === 0);
+    };
+    return this.rekeying === undefined && isFirst && placeOf(queue).limiters.every(canTake);
   }
 
   /** Rate limits pay now or never; a quota must be able to pay some day. */
@@ -516,6 +525,11 @@ export class Model {
       return;
     }
     request.state = 'nowhere';
+    // What it holds of quotas moves as its slots do.
+    const onlyOf = (one: Place, other: Place) =>
+      one.limiters.filter((name) => !other.limiters.includes(name));
+    this.#draw(onlyOf(before, place), -request.cost);
+    this.#draw(onlyOf(place, before), request.cost);
     this.#shares.left(before);
     this.#shares.beforeJoin(place);
     Object.assign(request, { place, state });

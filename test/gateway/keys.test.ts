@@ -1,10 +1,11 @@
 /** API keys: who may call, and whose labels count. */
 import { expect, test } from 'vitest';
 import { expectRefusal } from './errors.ts';
+import { slotValues } from './policies.ts';
 import { isIdle, newWorld } from './world.ts';
 
 const apiKeys = [
-  { key: 'key-of-the-free-tier', labels: { user_id: 'bound', workload: 'free' } },
+  { key: 'key-of-the-free-tier', labels: { user_id: 'bound', workload: 'free', priority: '9' } },
   { key: 'key-without-labels' },
 ];
 const bearer = (key: string) => ({ Authorization: `Bearer ${key}` });
@@ -63,12 +64,14 @@ test('only a key that may do so changes policies', async () => {
   expect((await change(admin.key, 'DELETE')).status).toBe(200);
 });
 
-test("a key's labels win over the header's, and those over the body's", async () => {
-  const world = await newWorld({ max: 1, config: { api_keys: apiKeys } });
+test("a key's labels win over the headers, and those over the body's", async () => {
+  const operator = { key: 'key-of-the-operator', admin: true };
+  const world = await newWorld({ max: 1, config: { api_keys: [...apiKeys, operator] } });
   await world.simulator.setFault({ mode: 'hang' });
   const headers = {
     ...bearer('key-of-the-free-tier'),
-    'Sluice-Labels': 'user_id=somebody,workload=paid,priority=9',
+    'Sluice-Labels': 'user_id=somebody,workload=paid,priority=7',
+    'Sluice-Priority': '8',
   };
   const job = {
     path: '/api/generate',
@@ -79,6 +82,12 @@ test("a key's labels win over the header's, and those over the body's", async ()
   const { id } = (await answer.json()) as { id: string };
   const { request } = await world.admission.inspectRequest(id);
   expect(request?.queue).toMatch(/^mistral\/free@9\/bound\//);
+  // Also when it is scheduled again.
+  const values = slotValues({ max: 1, perLabel: { team: 3 } });
+  const changed = { method: 'PUT', headers: bearer(operator.key), body: JSON.stringify(values) };
+  expect((await world.get('/v1/policies/mistral', changed)).status).toBe(200);
+  const { request: moved } = await world.admission.inspectRequest(id);
+  expect(moved?.queue).toMatch(/^mistral\/free@9\/bound\/mistral.team=t1,/);
   expect(request).toMatchObject({
     labels: { user_id: 'bound', workload: 'free', priority: '9', team: 't1' },
   });

@@ -11,11 +11,6 @@ export interface Asked {
   readonly user: number;
   readonly team: number;
   readonly prompt: boolean;
-  /**
-   * Whether its fairness key has one queue only. So it is where prompts come back from workers: then
-   * the order among keys of several queues is not exact (docs/decisions/0001-queues-stand-at-gates.md).
-   */
-  readonly isKeyOneQueue: boolean;
 }
 
 export interface SubmitOp extends Asked {
@@ -142,7 +137,6 @@ function submitOf(theme: Theme): fc.Arbitrary<SubmitOp> {
     user: fc.nat(2),
     team: fc.nat(1),
     prompt: percent(theme.prompts),
-    isKeyOneQueue: fc.constant(theme.prompts > 0),
     owned: percent(85),
     cost: fc.constantFrom(...theme.costs),
     rate: percent(theme.rates).chain((draws) =>
@@ -314,6 +308,5 @@ export function queueOf(asked: Asked, layout: Layout): string {
     ...(quota === 'q' || quota === 'both' ? ['q'] : []),
   ];
   const workload = workloadsBy[priorities][asked.workload] ?? 'open@1';
-  const more = asked.isKeyOneQueue ? `-${user}-${team}-${asked.prompt ? 'p' : 'f'}` : '';
-  return `${policy}/${workload}/k${asked.key}${more}/${limiters.join(',')}`;
+  return `${policy}/${workload}/k${asked.key}/${limiters.join(',')}`;
 }

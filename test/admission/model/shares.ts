@@ -69,6 +69,11 @@ export class Shares {
       const node = this.#node(place.paths[level]);
       const refund = units(cost, place.weights[level]);
       this.#unpark(place, level);
+      // The tags of those of the key who wait stand: it is their next admission that costs less.
+      if (level === 2 && this.#countWaiting(place.paths[level]) > 0) {
+        node.debt -= refund;
+        continue;
+      }
       node.seen = this.#node(parentOf(place, level)).v;
       node.start = Math.max(0, node.start - refund, node.seen - refund);
     }
