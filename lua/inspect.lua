@@ -91,7 +91,7 @@ if args.what == 'request' then
   end
   local result = {}
   if request.state == 'waiting' then
-    result.position = estimate.position(request)
+    result.position = standing.position(request)
     result.ahead = estimate.ahead(request.queue)
     result.estimated_start_ms = estimate.wait_ms(request.queue, request.cost, result.position, result.ahead)
     local list = waits_for(request)

@@ -104,8 +104,7 @@ local function submit(item, request, body)
     return refusal
   end
 
-  request.sequence = tonumber(read(meta, 'sequence') or 0) + 1
-  write(meta, 'sequence', request.sequence)
+  request.sequence = next_sequence()
   request.created_at, request.deadline = now_text, now_ms + request.timeout_ms
   requests.keep_body(request, body)
   if request.rates then
@@ -117,7 +116,7 @@ local function submit(item, request, body)
   if request.state == 'admitted' then
     return ADMITTED
   end
-  local position, ahead = estimate.position(request), estimate.ahead(queue)
+  local position, ahead = standing.position(request), estimate.ahead(queue)
   return {
     status = 'accepted', state = request.state, position = position, ahead = ahead,
     estimated_start_ms = estimate.wait_ms(queue, request.cost, position, ahead),

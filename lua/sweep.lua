@@ -125,6 +125,20 @@ local function time_out(entry)
   end
 end
 
+-- Puts a request among the entries that are left, which are in the order of their times, then names.
+local function insert_in_order(entries, at, from, request)
+  local id, deadline = request.id, request.deadline
+  if at[id] then
+    return
+  end
+  at[id] = deadline
+  local place = from
+  while entries[place] and (at[entries[place]] < deadline or (at[entries[place]] == deadline and entries[place] < id)) do
+    place = place + 1
+  end
+  table.insert(entries, place, id)
+end
+
 local joined = false
 if args.member then
   local id = args.member.id
@@ -146,10 +160,20 @@ if args.member then
 end
 
 flush_scores(timers)
-local late = redis.call('ZRANGEBYSCORE', key.timers, '-inf', now_ms, 'LIMIT', 0, SWEPT_A_STEP)
-requests.fetch(late)
-for _, entry in ipairs(late) do
-  time_out(entry)
+local late = redis.call('ZRANGEBYSCORE', key.timers, '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, SWEPT_A_STEP)
+local entries, at = {}, {}
+for i = 1, #late, 2 do
+  entries[#entries + 1], at[late[i]] = late[i], tonumber(late[i + 1])
+end
+requests.fetch(entries)
+local swept = 0
+while swept < #entries and swept < SWEPT_A_STEP do
+  swept = swept + 1
+  time_out(entries[swept])
+  -- Whoever stood behind one that ended may be late as well: it takes its turn.
+  for _, request in ipairs(requests.take_woken()) do
+    insert_in_order(entries, at, swept + 1, request)
+  end
 end
 
 -- Offered to BullMQ by a process that did not live to say so: offered again.
@@ -164,4 +188,4 @@ for _, entry in ipairs(unsent) do
     set_score(outbox, entry, false)
   end
 end
-return close({ swept = #late, joined = joined })
+return close({ swept = swept, joined = joined })

@@ -193,7 +193,10 @@ local function take(first, eligible)
   advance_and_park(tree.charge, first.path, first.cost, eligible)
   requests.admit(request)
   if heads[2] then
+    requests.wake(heads[2].id)
     standing.put(queue, heads[2], alone_at)
+  else
+    standing.set_last_deadline(queue, nil)
   end
 end
 

@@ -4,12 +4,6 @@
 
 local estimate = {}
 
--- 1 for the head of its queue.
-function estimate.position(request)
-  return redis.call('ZLEXCOUNT', key.waiting, '[' .. request.queue .. ' ',
-    '[' .. request.queue .. ' ' .. pad_sequence(request.sequence) .. '!')
-end
-
 -- Requests of the same policy that wait, this one not counted.
 function estimate.ahead(queue)
   return math.max(0, tree.node(tree.path(queue).policy).waiting - 1)

@@ -1,6 +1,7 @@
 -- What is kept of a request. A record is lines of text:
---   queue cost timeout_ms max_inflight_ms job pool owner rates control_point labels   as submitted
---   sequence created_at admitted_at
+--   queue cost timeout_ms max_inflight_ms owner control_point labels   as submitted; of a prompt, a job
+--     or one with rate limits followed by job pool rates
+--   sequence created_at, and once it is admitted admitted_at
 --   {JSON}: what prompts and requests with a body have besides, as far as it is set
 -- '.' stands for none. Which hash it is in and whether it has a token tell its state.
 local requests = {}
@@ -42,8 +43,12 @@ function requests.new(id, text, queue_length, cost, timeout_ms, max_inflight_ms,
 end
 
 local function decode(id, stored, is_held)
-  local queue, cost, timeout_ms, max_inflight_ms, job, pool, owner, rates, sequence, created_at, admitted_at, rest =
-    stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) [^\n]*\n(%S+) (%S+) (%S+)\n?(.*)$')
+  local queue, cost, timeout_ms, max_inflight_ms, owner, more, sequence, created_at, admitted_at, rest =
+    stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) %S+ %S+ ?([^\n]*)\n(%S+) (%d+) ?(%d*)\n?(.*)$')
+  local job, pool, rates = '0', '.', '.'
+  if more ~= '' then
+    job, pool, rates = more:match('^(%S+) (%S+) (%S+)$')
+  end
   local request = new_request(id, queue, tonumber(cost), tonumber(timeout_ms), tonumber(max_inflight_ms), job == '1',
     some(pool), some(owner), some(rates))
   request.stored, request.stored_in = stored, is_held and 'held' or 'requests'
@@ -70,7 +75,7 @@ local function text_of(request)
 end
 
 local function words_of(request)
-  return text_of(request):match('^%S+ %S+ %S+ %S+ %S+ %S+ %S+ %S+ (%S+) (%S+)$')
+  return text_of(request):match('^%S+ %S+ %S+ %S+ %S+ (%S+) (%S+)')
 end
 
 function requests.control_point(request)
@@ -124,14 +129,16 @@ requests.save = save
 
 -- Its gateway is gone: nobody is told of it any more, and a sweep finds it once.
 function requests.disown(request)
-  request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+ %S+ %S+) %S+', '%1 .', 1)
+  request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+) %S+', '%1 .', 1)
   request.owner = nil
   save(request)
 end
 
 function encode(request)
-  local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at .. ' '
-    .. (request.admitted_at or '.')
+  local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at
+  if request.admitted_at then
+    record = record .. ' ' .. request.admitted_at
+  end
   if request.pool or request.bytes then
     local rest = {}
     for _, field in ipairs(MORE_FIELDS) do
@@ -206,7 +213,7 @@ end
 -- How a request ended, for people.
 function requests.past(past)
   local request = decode('', past.rest:match('^[^\n]*\n[^\n]*'), false)
-  local admitted_at = past.rest:match('^[^\n]*\n%S+ %S+ (%S+)')
+  local admitted_at = past.rest:match('^[^\n]*\n%S+ %S+ (%d+)')
   local result = {
     state = past.state, ended_at = past.ended_at, kind = request.pool and 'prompt' or 'flow',
     control_point = requests.control_point(request), created_at = tonumber(request.created_at),

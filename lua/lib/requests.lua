@@ -1,42 +1,71 @@
--- The moves of a request's life. Each live request has exactly one timer:
---   waiting: its deadline. admitted: begin_by, a flow: end_by. running: the sooner of lease_until
---   and end_by.
+-- The moves of a request's life. Each live request has one timer at most:
+--   waiting: its deadline; none is needed behind one in its queue whose deadline is not later.
+--   admitted: begin_by, a flow: end_by. running: the sooner of lease_until and end_by.
 -- Each end goes through requests.finish, so a request ends once and leaves nothing behind.
 
 -- private
-local function waiting_member(request)
-  return request.queue .. ' ' .. pad_sequence(request.sequence) .. ' ' .. request.id .. ' '
-    .. string.format('%.0f', request.cost)
+local woken
+at_start(function()
+  woken = {}
+end)
+
+-- The one that was before it in its queue is gone, or is another: it needs a timer of its own.
+function requests.wake(id)
+  local request = requests.load_waiting(id)
+  set_timer(request, request.deadline)
+  if request.deadline <= now_ms then
+    woken[#woken + 1] = request
+  end
+end
+
+-- Those woken since the last call whose time is over.
+function requests.take_woken()
+  local list = woken
+  woken = {}
+  return list
 end
 
 -- Joins its queue: at the end, or, when it comes back, at the place its sequence gives it.
 function requests.enqueue(request, returns)
   local queue = request.queue
   tree.arrive(tree.path(queue), returns)
-  local head = standing.has(queue) and standing.heads(queue, 1)[1]
-  redis.call('ZADD', key.waiting, 0, waiting_member(request))
-  if not head or tonumber(request.sequence) < head.sequence then
+  local head = standing.sequence(queue)
+  standing.line_up(request)
+  local behind = request ~= submitting and standing.behind(request)
+  if request ~= submitting or request.deadline < standing.last_deadline(queue) then
+    set_timer(request, request.deadline)
+  end
+  if behind then
+    requests.wake(behind.id)
+  else
+    standing.set_last_deadline(queue, request.deadline)
+  end
+  if not head or tonumber(request.sequence) < head then
     standing.remove(queue)
     standing.put(queue, request)
   end
   request.state = 'waiting'
   count_waiting(request, 1)
   save(request)
-  set_timer(request, request.deadline)
 end
 
 -- Takes it out of its queue; who is behind it moves up.
 local function leave_queue(request)
   local queue = request.queue
-  local heads = standing.heads(queue, 2)
-  redis.call('ZREM', key.waiting, waiting_member(request))
+  local behind = standing.behind(request)
+  standing.line_off(request)
   count_waiting(request, -1)
   local path = tree.path(queue)
   tree.leave(path)
-  if heads[1].id == request.id then
+  if behind then
+    requests.wake(behind.id)
+  else
+    standing.set_last_deadline(queue, nil)
+  end
+  if standing.sequence(queue) == tonumber(request.sequence) then
     standing.remove(queue)
-    if heads[2] then
-      standing.put(queue, heads[2])
+    if behind then
+      standing.put(queue, behind)
     end
   end
   for _, limiter in ipairs(limiters.of(path)) do

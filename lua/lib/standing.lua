@@ -1,23 +1,25 @@
 -- Where queues stand. Every queue with requests stands at exactly one gate: a limiter of its own,
 -- if possible one that is closed. Three kinds of entries, in one lex zset:
---   'q gate key sequence queue'           the queues of a fairness key at a gate, oldest head first
---   'c gate key cost sequence queue'      the same, cheapest head first
---   'k gate workload tag sequence queue'  the keys of a workload at a gate, smallest tag first, each
---                                         by its queue with the cheapest head there: that tag is
---                                         never larger than the one of the head that is to go first
+--   'q gate key sequence rest'           the queues of a fairness key at a gate, oldest head first
+--   'c gate key cost sequence rest'      the same, cheapest head first
+--   'k gate workload tag sequence rest'  the keys of a workload at a gate, smallest tag first, each by
+--                                        its queue with the cheapest head there: that tag is never
+--                                        larger than the one of the head that is to go first
+-- `rest` is what follows 'key/' or 'workload/' in the queue's name.
 -- Invariant after each step: no queue stands at an open gate, unless the gate is in `due`. So nothing
 -- has to move when a limit closes or opens: a closed gate is not looked at.
 --
--- queues[queue] = 'gate sequence cost tag': its head, and the tag its key is filed with when this head
--- is the cheapest.
+-- queues[queue] = 'gate sequence cost tag line last': its head; the tag its key is filed with when this
+-- head is the cheapest; the number by which the index `waiting` knows the queue as long as it is not
+-- empty, and the deadline of the last in it, '-' when that one has left.
 
 local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
 local open
 -- private
-local states, changed, counts, seen_cheapest
+local states, lines, changed, counts, seen_cheapest
 at_start(function()
-  open, states, changed, counts, seen_cheapest = {}, {}, {}, cached(key.gates), {}
+  open, states, lines, changed, counts, seen_cheapest = {}, {}, {}, {}, cached(key.gates), {}
 end)
 
 local function count(gate, by)
@@ -30,19 +32,21 @@ function standing.is_empty(gate)
   return not read(counts, gate)
 end
 
-local function parse_state(stored)
-  if not stored then
-    return false
+local function parse(queue, stored)
+  local state = false
+  if stored then
+    local gate, sequence, cost, tag, number, last = stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    state = { gate = gate, sequence = tonumber(sequence), cost = tonumber(cost), tag = tag }
+    lines[queue] = { number = number, last = last }
   end
-  local gate, sequence, cost, tag = stored:match('^(%S+) (%S+) (%S+) (%S+)$')
-  return { gate = gate, sequence = tonumber(sequence), cost = tonumber(cost), tag = tag }
+  states[queue] = state
+  return state
 end
 
 local function state_of(queue)
   local state = states[queue]
   if state == nil then
-    state = parse_state(redis.call('HGET', key.queues, queue))
-    states[queue] = state
+    state = parse(queue, redis.call('HGET', key.queues, queue))
   end
   return state
 end
@@ -56,7 +60,7 @@ end
 function standing.fetch(queues)
   local stored = read_many(key.queues, queues)
   for i, queue in ipairs(queues) do
-    states[queue] = parse_state(stored[i])
+    parse(queue, stored[i])
   end
 end
 
@@ -69,20 +73,28 @@ function standing.has(queue)
   return state_of(queue) ~= false
 end
 
+-- The sequence of the first of a queue; nil when it is empty.
+function standing.sequence(queue)
+  local state = state_of(queue)
+  return state and state.sequence or nil
+end
+
 -- The gate at which a queue with requests stands.
 function standing.gate(queue)
   return state_of(queue).gate
 end
 
 local function key_entry(queue, state)
-  return 'k ' .. state.gate .. ' ' .. tree.path(queue).workload .. ' ' .. state.tag .. ' '
-    .. pad_sequence(state.sequence) .. ' ' .. queue
+  local path = tree.path(queue)
+  return 'k ' .. state.gate .. ' ' .. path.workload .. ' ' .. state.tag .. ' '
+    .. pad_sequence(state.sequence) .. ' ' .. path.in_workload
 end
 
 local function queue_entries(queue, state)
-  local gate, fair_path, sequence = state.gate, tree.path(queue).fair, pad_sequence(state.sequence)
-  return 'q ' .. gate .. ' ' .. fair_path .. ' ' .. sequence .. ' ' .. queue,
-    'c ' .. gate .. ' ' .. fair_path .. ' ' .. string.format('%08.0f', state.cost) .. ' ' .. sequence .. ' ' .. queue
+  local path, sequence = tree.path(queue), pad_sequence(state.sequence)
+  local place = state.gate .. ' ' .. path.fair .. ' '
+  local rest = sequence .. ' ' .. path.in_key
+  return 'q ' .. place .. rest, 'c ' .. place .. string.format('%08.0f', state.cost) .. ' ' .. rest
 end
 
 -- The tag of a key whose head costs so much, as text.
@@ -99,7 +111,7 @@ local function cheapest(gate, fair_path)
   end
   local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, 0, 2)
   for i, member in ipairs(found) do
-    found[i] = member:match('^%S+ %S+ %S+ %S+ %S+ (%S+)$')
+    found[i] = fair_path .. '/' .. member:match('(%S*)$')
   end
   seen_cheapest[place] = found
   return found
@@ -183,7 +195,7 @@ function standing.oldest(gate, fair_path)
   local first = cheapest(gate, fair_path)
   local queue = first[1]
   if first[2] then
-    queue = lex_range(key.standing, 'q ' .. gate .. ' ' .. fair_path, 0, 1)[1]:match('^%S+ %S+ %S+ %S+ (%S+)$')
+    queue = fair_path .. '/' .. lex_range(key.standing, 'q ' .. gate .. ' ' .. fair_path, 0, 1)[1]:match('(%S*)$')
   end
   return queue, queue and state_of(queue)
 end
@@ -194,18 +206,73 @@ function standing.entry(gate, workload, n)
   if not member then
     return nil
   end
-  local tag, sequence, queue = member:match('^%S+ %S+ %S+ (%S+) (%S+) (%S+)$')
+  local tag, sequence, rest = member:match('^%S+ %S+ %S+ (%S+) (%S+) (%S+)$')
+  local queue = workload .. '/' .. rest
   return { gate = gate, tag = tag, sequence = tonumber(sequence), queue = queue, fair = tree.path(queue).fair }
+end
+
+-- A queue gets its number when its first request joins. It is taken like a request's sequence, so that
+-- none was ever given before.
+local function line_of(queue)
+  state_of(queue)
+  local line = lines[queue]
+  if not line then
+    line = { number = next_sequence(), last = '-' }
+    lines[queue] = line
+  end
+  return line
+end
+
+local function member_of(request)
+  return line_of(request.queue).number .. ' ' .. pad_sequence(request.sequence) .. ' ' .. request.id .. ' '
+    .. request.cost
+end
+
+local function parse_member(member)
+  local sequence, id, cost = member:match('^%S+ (%S+) (%S+) (%S+)$')
+  return { member = member, sequence = tonumber(sequence), id = id, cost = tonumber(cost) }
 end
 
 -- The first `count` requests of a queue: sequence, id and cost.
 function standing.heads(queue, count)
-  local heads = lex_range(key.waiting, queue, 0, count)
+  local heads = lex_range(key.waiting, line_of(queue).number, 0, count)
   for i, member in ipairs(heads) do
-    local sequence, id, cost = member:match('^%S+ (%S+) (%S+) (%S+)$')
-    heads[i] = { member = member, sequence = tonumber(sequence), id = id, cost = tonumber(cost) }
+    heads[i] = parse_member(member)
   end
   return heads
+end
+
+-- The one behind a request in its queue, or nil.
+function standing.behind(request)
+  local number = line_of(request.queue).number
+  local member = redis.call('ZRANGEBYLEX', key.waiting, '(' .. member_of(request), '(' .. number .. '!', 'LIMIT', 0, 1)[1]
+  return member and parse_member(member)
+end
+
+-- 1 for the head of its queue.
+function standing.position(request)
+  local number = line_of(request.queue).number
+  return redis.call('ZLEXCOUNT', key.waiting, '[' .. number .. ' ', '[' .. member_of(request))
+end
+
+-- Stands in its queue from now on, at the place that its sequence gives it.
+function standing.line_up(request)
+  redis.call('ZADD', key.waiting, 0, member_of(request))
+end
+
+function standing.line_off(request)
+  redis.call('ZREM', key.waiting, member_of(request))
+end
+
+-- Deadline of the last of a queue; larger than any when it is not known, or nobody is there.
+function standing.last_deadline(queue)
+  return tonumber(line_of(queue).last) or math.huge
+end
+
+-- `deadline` nil: not known.
+function standing.set_last_deadline(queue, deadline)
+  line_of(queue).last = deadline and string.format('%.0f', deadline) or '-'
+  changed[queue] = true
 end
 
 function standing.save()
@@ -217,7 +284,9 @@ function standing.save()
     local state = states[queue]
     if state then
       sets[#sets + 1] = queue
-      sets[#sets + 1] = string.format('%s %.0f %.0f %s', state.gate, state.sequence, state.cost, state.tag)
+      local line = lines[queue]
+      sets[#sets + 1] = state.gate .. ' ' .. string.format('%.0f', state.sequence) .. ' ' .. state.cost .. ' ' .. state.tag
+        .. ' ' .. line.number .. ' ' .. line.last
     else
       removals[#removals + 1] = queue
     end

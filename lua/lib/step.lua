@@ -10,9 +10,9 @@ local KEY_NAMES = {
   'requests', -- hash: id -> record of every request that waits, see lib/requests.lua
   'held', -- hash: id -> record of every request that holds slots
   'bodies', -- hash: id -> what the replica is sent
-  'waiting', -- lex zset: 'queue sequence id cost', the FIFO of every queue
+  'waiting', -- lex zset: 'line sequence id cost', the FIFO of every queue
   'standing', -- lex zset: where queues stand, see lib/standing.lua
-  'queues', -- hash: queue -> 'gate sequence cost tag' of its head
+  'queues', -- hash: queue -> 'gate sequence cost tag line last', see lib/standing.lua
   'gates', -- hash: gate -> queues that stand there; no field at zero
   'tree', -- hash: root, policies and workloads, see lib/tree.lua
   'fair', -- hash: fairness keys, see lib/tree.lua
@@ -170,6 +170,13 @@ local meta, timers, outbox
 -- long, of 32 bits in a WebAssembly server.
 local function pad_sequence(n)
   return string.format('%014.0f', n)
+end
+
+-- A number that is larger than those given before.
+local function next_sequence()
+  local number = tonumber(read(meta, 'sequence') or 0) + 1
+  write(meta, 'sequence', number)
+  return number
 end
 
 -- Members of a lex zset that begin with `prefix` and a space. Names are percent-encoded, so no

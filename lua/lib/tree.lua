@@ -123,6 +123,7 @@ function tree.path(queue)
   local path = paths[queue]
   if not path then
     local fair_path, workload, policy, names = queue:match('^((([^/]*)/[^/]*)/[^/]*)/(.*)$')
+    local in_workload = queue:sub(#workload + 2)
     local list, from, comma = {}, 1, names:find(',', 1, true)
     while comma do
       list[#list + 1] = names:sub(from, comma - 1)
@@ -135,7 +136,7 @@ function tree.path(queue)
     path = {
       queue = queue, policy = policy, workload = workload, fair = fair_path, weight = weight_of(workload),
       -- A request that needs no limiter stands at a gate that is always open.
-      limiters = list, home = list[1] or '-', needs = false,
+      limiters = list, home = list[1] or '-', needs = false, in_workload = in_workload, in_key = names,
     }
     paths[queue] = path
   end

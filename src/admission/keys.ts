@@ -4,7 +4,7 @@
  */
 
 /** What the keys hold is readable by code of this schema only. */
-export const keySchema = '2';
+export const keySchema = '3';
 
 const stepKeys = [
   'meta',

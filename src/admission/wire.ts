@@ -15,9 +15,10 @@ export function submitItem(submission: Submission): readonly (string | number)[]
     rates: rates.map(({ limiter, tokens }) => `${limiter};${tokens}`).join(',') || none,
   };
   const { queue, cost, timeoutMs, maxInflightMs } = submission;
-  const { job, pool: poolWord, owner: ownerWord, rates: ratesWord } = words;
   const place = `${word(submission.controlPoint)} ${labelsText(submission.labels)}`;
-  const text = `${queue} ${cost} ${timeoutMs} ${maxInflightMs} ${job} ${poolWord} ${ownerWord} ${ratesWord} ${place}`;
+  const isPlain = words.job === 0 && words.pool === none && words.rates === none;
+  const more = isPlain ? '' : ` ${words.job} ${words.pool} ${words.rates}`;
+  const text = `${queue} ${cost} ${timeoutMs} ${maxInflightMs} ${words.owner} ${place}${more}`;
   return [
     id,
     timeMs,
@@ -29,10 +30,10 @@ export function submitItem(submission: Submission): readonly (string | number)[]
     cost,
     timeoutMs,
     maxInflightMs,
-    job,
-    poolWord,
-    ownerWord,
-    ratesWord,
+    words.job,
+    words.pool,
+    words.owner,
+    words.rates,
   ];
 }
 

@@ -18,13 +18,15 @@ interface Stored {
   readonly attempt: number;
   readonly replica: string;
   readonly admittedAt: number;
+  /** Of one that waits, ms. */
+  readonly deadline: number;
 }
 
 /** A record's lines, see lua/lib/requests.lua. */
 export function parseRecord(text: string): Stored {
   const [submitted = '', times = '', rest = '{}'] = text.split('\n');
-  const [queue = '', cost, , , , , , , controlPoint = ''] = submitted.split(' ');
-  const [sequence, , admittedAt] = times.split(' ');
+  const [queue = '', cost, timeoutMs, , , controlPoint = ''] = submitted.split(' ');
+  const [sequence, createdAt, admittedAt] = times.split(' ');
   const prompt = JSON.parse(rest) as { bytes?: number; attempt?: number; replica?: string };
   return {
     queue,
@@ -34,7 +36,8 @@ export function parseRecord(text: string): Stored {
     bytes: prompt.bytes ?? 0,
     attempt: prompt.attempt ?? 0,
     replica: prompt.replica ?? '',
-    admittedAt: Number(admittedAt),
+    admittedAt: Number(admittedAt ?? Number.NaN),
+    deadline: Number(createdAt) + Number(timeoutMs),
   };
 }
 
@@ -91,9 +94,13 @@ export function checkSnapshot({ hashes: maps, zsets: lists, due }: Snapshot): vo
   same(numbers(inFlight), Object.fromEntries(taken), 'slots in flight');
 
   // Queues: every waiting request stands in its FIFO, and nothing else does.
+  const lines = new Map(
+    Object.entries(read('queues')).map(([queue, text]) => [queue, text.split(' ')[4]]),
+  );
+  same(new Set(lines.values()).size, lines.size, 'each queue has a number of its own');
   const members = waiting.map(
     ([id, { queue, sequence, cost }]) =>
-      `${queue} ${String(sequence).padStart(14, '0')} ${id} ${cost}`,
+      `${lines.get(queue)} ${String(sequence).padStart(14, '0')} ${id} ${cost}`,
   );
   same(set('waiting'), members.toSorted(), 'the FIFO');
 
@@ -145,12 +152,14 @@ export function checkSnapshot({ hashes: maps, zsets: lists, due }: Snapshot): vo
   }
   const standing = set('standing');
   const queues = standing.filter((entry) => entry.startsWith('q '));
-  const queuesStanding = queues.map((entry) => entry.split(' ')[4] ?? '');
+  const queuesStanding = queues.map((entry) => queueOf(entry.split(' ')));
   same(queuesStanding.toSorted(), [...heads.keys()].toSorted(), 'queues that stand');
   same(Object.keys(read('queues')).toSorted(), [...heads.keys()].toSorted(), 'queues');
   const cheapest = new Map<string, readonly [cost: number, sequence: number]>();
   for (const entry of queues) {
-    const [, gate, key, sequence, queue = ''] = entry.split(' ');
+    const words = entry.split(' ');
+    const [, gate, key, sequence] = words;
+    const queue = queueOf(words);
     same(
       limitersOf(queue)
         .concat('-')
@@ -175,14 +184,14 @@ export function checkSnapshot({ hashes: maps, zsets: lists, due }: Snapshot): vo
     .filter((entry) => entry.startsWith('c '))
     .map((entry) => entry.split(' '));
   const expected = [...heads.values()].map(({ queue, cost }) => `${cost} ${queue}`);
-  const costs = byCost.map(([, , , cost, , queue]) => `${Number(cost)} ${queue}`);
+  const costs = byCost.map((words) => `${Number(words[3])} ${queueOf(words)}`);
   same(costs.toSorted(), expected.toSorted(), 'cheapest heads');
   const filed = standing
     .filter((entry) => entry.startsWith('k '))
     .map((entry) => entry.split(' '))
-    .map(([, gate, , , sequence, queue = '']) => {
-      const key = queue.split('/').slice(0, 3).join('/');
-      return [`${gate} ${key}`, Number(sequence)] as const;
+    .map((words) => {
+      const key = queueOf(words).split('/').slice(0, 3).join('/');
+      return [`${words[1]} ${key}`, Number(words[4])] as const;
     });
   same(filed.length, cheapest.size, 'keys that stand');
   const keysAtGates = new Map([...cheapest].map(([at, [, sequence]]) => [at, sequence]));
@@ -219,9 +228,19 @@ export function checkSnapshot({ hashes: maps, zsets: lists, due }: Snapshot): vo
   }
   same([...counts.keys()], [], 'nodes that are missing');
 
-  // One timer each; nothing of those that ended.
-  const timers = set('timers').filter((entry) => !entry.includes(' '));
-  same(timers.toSorted(), [...requests.keys()].toSorted(), 'timers');
+  // One timer each, but for those that wait behind one whose deadline is not later; nothing of those
+  // that ended.
+  const timers = new Set(set('timers').filter((entry) => !entry.includes(' ')));
+  const strangers = [...timers].filter((id) => !requests.has(id));
+  same(strangers, [], 'timers of requests that are gone');
+  const before = new Map<string, number>();
+  for (const [id, { queue, deadline }] of waiting.toSorted(bySequence)) {
+    const relies = (before.get(queue) ?? Number.POSITIVE_INFINITY) <= deadline;
+    same(timers.has(id) || relies, true, `${id} is found at its deadline`);
+    before.set(queue, deadline);
+  }
+  const untimed = held.map(([id]) => id).filter((id) => !timers.has(id));
+  same(untimed, [], 'leases without a timer');
   for (const generation of ['ended', 'ended_before', 'jobs_ended', 'jobs_ended_before']) {
     for (const id of Object.keys(read(generation))) {
       same(requests.has(id), false, `${id} is live and ended`);
@@ -239,9 +258,17 @@ export function checkSnapshot({ hashes: maps, zsets: lists, due }: Snapshot): vo
   for (const entry of set('outbox')) same(offered.has(entry), true, `${entry} in the outbox`);
 }
 
+const bySequence = ([, a]: readonly [string, Stored], [, b]: readonly [string, Stored]): number =>
+  a.sequence - b.sequence;
+
 /** An expectation that is nearly free where it is met: there are dozens after each step. */
 export function same(actual: unknown, expected: unknown, what: string): void {
   if (!isDeepStrictEqual(actual, expected)) expect(actual, what).toEqual(expected);
+}
+
+/** Of an entry of `standing`: the node it is filed under, and the rest of the queue's name. */
+function queueOf(words: readonly string[]): string {
+  return `${words[2]}/${words.at(-1)}`;
 }
 
 function limitersOf(queue: string): string[] {
