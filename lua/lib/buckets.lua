@@ -15,7 +15,7 @@ local buckets = {}
 -- private
 local stored_buckets, touched
 at_start(function()
-  stored_buckets, touched = cached(key.buckets), {}
+  stored_buckets, touched = cached(stored_buckets, key.buckets), fresh(touched)
 end)
 local FORGOTTEN_A_STEP = 8
 
@@ -147,7 +147,7 @@ function buckets.save()
   if not next(touched) then
     return
   end
-  local full_at = scored(key.full_at)
+  local full_at = scored(nil, key.full_at)
   for name, limiter in pairs(touched) do
     local bucket, state = limiter.bucket, limiter.state
     if state.level >= bucket.full and state.wait_until == 0 then
@@ -193,7 +193,7 @@ end
 
 -- The first limiter of a path that is closed, or nil when a request that needs them all may go.
 function limiters.first_closed(path)
-  local needs = path.needs or limiters.of(path)
+  local needs = limiters.of(path)
   for i = 1, #needs do
     local limiter = needs[i]
     if limiter.taken >= limiter.limit or (limiter.bucket and buckets.closed(limiter)) then
@@ -205,7 +205,7 @@ end
 
 -- Of the quotas of a path, the first that cannot pay so much now.
 function limiters.first_short(path, cost)
-  local needs = path.needs or limiters.of(path)
+  local needs = limiters.of(path)
   for i = 1, #needs do
     local limiter = needs[i]
     if limiter.bucket and buckets.ms_until(limiter, cost) ~= 0 then

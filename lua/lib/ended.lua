@@ -5,13 +5,12 @@
 
 local ended = {}
 -- private
-local generations, past_of
+local others, jobs, past_of = { turned = 'ended_turned' }, { turned = 'jobs_turned' }, nil
+local generations = { others, jobs }
 at_start(function()
-  generations = {
-    { now = key.ended, before = key.ended_before, keep_ms = args.keep_ms, turned = 'ended_turned', sets = {} },
-    { now = key.jobs_ended, before = key.jobs_ended_before, keep_ms = args.keep_job_ms, turned = 'jobs_turned', sets = {} },
-  }
-  past_of = {}
+  others.now, others.before, others.keep_ms = key.ended, key.ended_before, args.keep_ms
+  jobs.now, jobs.before, jobs.keep_ms = key.jobs_ended, key.jobs_ended_before, args.keep_job_ms
+  others.sets, jobs.sets, past_of = fresh(others.sets), fresh(jobs.sets), fresh(past_of)
 end)
 
 -- How long what remains of a request is kept, ms.
@@ -27,7 +26,7 @@ end
 
 -- Reads many at once; those of jobs are elsewhere than others.
 function ended.fetch(ids, are_jobs)
-  local kept = generations[are_jobs and 2 or 1]
+  local kept = are_jobs and jobs or others
   local now, before = read_many(kept.now, ids), read_many(kept.before, ids)
   for i, id in ipairs(ids) do
     local stored = now[i] or before[i]
@@ -50,7 +49,7 @@ function ended.get(id)
 end
 
 function ended.put(id, state, record, is_job)
-  local sets = generations[is_job and 2 or 1].sets
+  local sets = (is_job and jobs or others).sets
   sets[#sets + 1] = id
   sets[#sets + 1] = state .. ' ' .. now_text .. '\n' .. record
   past_of[id] = { state = state, ended_at = now_ms, rest = record }

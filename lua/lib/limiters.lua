@@ -8,9 +8,10 @@
 
 local limiters = {}
 -- private
-local known, limits, limit_of, taken_changed
+local needs_of, known, limits, limit_of, taken_changed
 at_start(function()
-  known, limits, limit_of, taken_changed = {}, cached(key.limits), {}, {}
+  known, limits, limit_of, taken_changed = fresh(known), cached(limits, key.limits), fresh(limit_of), fresh(taken_changed)
+  needs_of = fresh(needs_of)
   limiters.some_buckets = false
 end)
 
@@ -89,13 +90,13 @@ end
 
 -- The limiters of a path, found once in a step.
 function limiters.of(path)
-  local list = path.needs
+  local list = needs_of[path]
   if not list then
     list = {}
     for i, name in ipairs(path.limiters) do
       list[i] = known[name] or limiters.get(name)
     end
-    path.needs = list
+    needs_of[path] = list
   end
   return list
 end

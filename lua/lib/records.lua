@@ -16,7 +16,8 @@ local MORE_FIELDS = {
 }
 local lengths, changed_requests
 at_start(function()
-  live, bodies, lengths, changed_requests = {}, cached(key.bodies), cached(key.lengths), {}
+  live, bodies = fresh(live), cached(bodies, key.bodies)
+  lengths, changed_requests = cached(lengths, key.lengths), fresh(changed_requests)
   submitting = nil
 end)
 
@@ -104,6 +105,15 @@ function requests.load_waiting(id)
     live[id] = decode(id, redis.call('HGET', key.requests, id), false)
   end
   return live[id]
+end
+
+-- The deadline of one that is known to wait.
+function requests.deadline(id)
+  if live[id] then
+    return live[id].deadline
+  end
+  local timeout_ms, created_at = redis.call('HGET', key.requests, id):match('^%S+ %S+ (%S+) [^\n]*\n%S+ (%d+)')
+  return created_at + timeout_ms
 end
 
 -- The live request, or nil.

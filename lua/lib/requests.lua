@@ -6,15 +6,15 @@
 -- private
 local woken
 at_start(function()
-  woken = {}
+  woken = fresh(woken)
 end)
 
 -- The one that was before it in its queue is gone, or is another: it needs a timer of its own.
 function requests.wake(id)
-  local request = requests.load_waiting(id)
-  set_timer(request, request.deadline)
-  if request.deadline <= now_ms then
-    woken[#woken + 1] = request
+  local deadline = requests.deadline(id)
+  set_score(timers, id, deadline)
+  if deadline <= now_ms then
+    woken[#woken + 1] = { id = id, deadline = deadline }
   end
 end
 

@@ -5,7 +5,7 @@ local unpark
 -- private
 local passed, forgotten_keys
 at_start(function()
-  passed, forgotten_keys = {}, {}
+  passed, forgotten_keys = fresh(passed), fresh(forgotten_keys)
 end)
 
 local function idle_member(parent, child)
@@ -279,8 +279,8 @@ function tree.save()
     if node.gone and node.waiting == 0 and node.held == 0 then
       write(inner_hash, path, false)
     elseif node.stored or node.waiting + node.held > 0 or node.start > 0 then
-      local text = string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0f %s', node.start, node.debt, node.waiting,
-        node.held, node.generation, node.v, node.turns, node.parked and string.format('%.0f', node.parked) or '-')
+      local text = string.format('%s %s %d %d %d %s %d %s', whole(node.start), whole(node.debt), node.waiting,
+        node.held, node.generation, whole(node.v), node.turns, node.parked and whole(node.parked) or '-')
       if text ~= node.stored then
         write(inner_hash, path, text)
       end
@@ -294,7 +294,7 @@ function tree.save()
         removals[#removals + 1] = path
       end
     else
-      local debt = node.debt == 0 and '0' or string.format('%.0f', node.debt)
+      local debt = whole(node.debt)
       local text = string.format('%s %s %d %d %d %s', tag_text(node.workload, node.start), debt, node.waiting, node.held,
         node.generation, tag_text(node.workload, node.seen))
       if text ~= node.stored then

@@ -19,7 +19,8 @@ local open
 -- private
 local states, lines, changed, counts, seen_cheapest
 at_start(function()
-  open, states, lines, changed, counts, seen_cheapest = {}, {}, {}, {}, cached(key.gates), {}
+  open, states, lines, changed = fresh(open), fresh(states), fresh(lines), fresh(changed)
+  counts, seen_cheapest = cached(counts, key.gates), fresh(seen_cheapest)
 end)
 
 local function count(gate, by)
@@ -94,7 +95,7 @@ local function queue_entries(queue, state)
   local path, sequence = tree.path(queue), pad_sequence(state.sequence)
   local place = state.gate .. ' ' .. path.fair .. ' '
   local rest = sequence .. ' ' .. path.in_key
-  return 'q ' .. place .. rest, 'c ' .. place .. string.format('%08.0f', state.cost) .. ' ' .. rest
+  return 'q ' .. place .. rest, 'c ' .. place .. string.format('%08d', state.cost) .. ' ' .. rest
 end
 
 -- The tag of a key whose head costs so much, as text.
@@ -111,7 +112,8 @@ local function cheapest(gate, fair_path)
   end
   local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, 0, 2)
   for i, member in ipairs(found) do
-    found[i] = fair_path .. '/' .. member:match('(%S*)$')
+    -- After 'c gate key ', a cost of 8 and a sequence of 14.
+    found[i] = fair_path .. '/' .. member:sub(#place + 28)
   end
   seen_cheapest[place] = found
   return found
@@ -195,20 +197,24 @@ function standing.oldest(gate, fair_path)
   local first = cheapest(gate, fair_path)
   local queue = first[1]
   if first[2] then
-    queue = fair_path .. '/' .. lex_range(key.standing, 'q ' .. gate .. ' ' .. fair_path, 0, 1)[1]:match('(%S*)$')
+    local place = 'q ' .. gate .. ' ' .. fair_path
+    queue = fair_path .. '/' .. lex_range(key.standing, place, 0, 1)[1]:sub(#place + 17)
   end
   return queue, queue and state_of(queue)
 end
 
 -- The n-th key of a workload at a gate, counted from 0 in the order of tags, or nil.
 function standing.entry(gate, workload, n)
-  local member = lex_range(key.standing, 'k ' .. gate .. ' ' .. workload, n, 1)[1]
+  local place = 'k ' .. gate .. ' ' .. workload
+  local member = lex_range(key.standing, place, n, 1)[1]
   if not member then
     return nil
   end
-  local tag, sequence, rest = member:match('^%S+ %S+ %S+ (%S+) (%S+) (%S+)$')
-  local queue = workload .. '/' .. rest
-  return { gate = gate, tag = tag, sequence = tonumber(sequence), queue = queue, fair = tree.path(queue).fair }
+  -- A tag of 20, a sequence of 14.
+  local at = #place + 2
+  local tag, sequence = member:sub(at, at + 19), tonumber(member:sub(at + 21, at + 34))
+  local queue = workload .. '/' .. member:sub(at + 36)
+  return { gate = gate, tag = tag, sequence = sequence, queue = queue, fair = tree.path(queue).fair }
 end
 
 -- A queue gets its number when its first request joins. It is taken like a request's sequence, so that
@@ -285,7 +291,7 @@ function standing.save()
     if state then
       sets[#sets + 1] = queue
       local line = lines[queue]
-      sets[#sets + 1] = state.gate .. ' ' .. string.format('%.0f', state.sequence) .. ' ' .. state.cost .. ' ' .. state.tag
+      sets[#sets + 1] = state.gate .. ' ' .. whole(state.sequence) .. ' ' .. state.cost .. ' ' .. state.tag
         .. ' ' .. line.number .. ' ' .. line.last
     else
       removals[#removals + 1] = queue

@@ -35,12 +35,19 @@ local KEY_NAMES = {
   'channel', -- prefix of the channels 'node:<id>'
 }
 local FIRST_OWN_KEY = #KEY_NAMES + 1
+-- Of meta, what most steps need.
+local META_FIELDS = { 'sequence', 'version', 'rekeying', 'service_ms', 'body_bytes' }
 
 -- A library is loaded once and called often. What it knows of one call is set up at the beginning of
 -- each, by what it gives to at_start: nothing is remembered from call to call.
 local starts = {}
 local function at_start(set_up)
   starts[#starts + 1] = set_up
+end
+
+-- An empty table: the one of the last call where that left it unused, since most do.
+local function fresh(last)
+  return last and not next(last) and last or {}
 end
 
 local KEYS, ARGV, key, now_ms, now_text, args
@@ -68,8 +75,12 @@ local function start(keys, argv)
 end
 
 -- A hash as the step sees it: a field is read once, and what changed is written by flush, so that
--- requests that share a step share its commands.
-local function cached(name)
+-- requests that share a step share its commands. `last`: the one of the last call.
+local function cached(last, name)
+  if last and not next(last.values) then
+    last.name = name
+    return last
+  end
   return { name = name, values = {}, changed = {} }
 end
 
@@ -137,7 +148,11 @@ local function flush(hash)
 end
 
 -- A zset by score, written by flush_scores.
-local function scored(name)
+local function scored(last, name)
+  if last and not next(last.scores) then
+    last.name = name
+    return last
+  end
   return { name = name, scores = {} }
 end
 
@@ -166,10 +181,19 @@ end
 
 local meta, timers, outbox
 
--- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14. Not %d: that is a C
--- long, of 32 bits in a WebAssembly server.
+-- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14. %d is a C long, of 32
+-- bits in a WebAssembly server, hence two halves; %.0f takes any number, but ten times as long.
 local function pad_sequence(n)
-  return string.format('%014.0f', n)
+  local low = n % 1e8
+  return string.format('%06d%08d', (n - low) / 1e8, low)
+end
+
+-- A whole number as text: what is small is fast.
+local function whole(n)
+  if n >= 0 and n < 2 ^ 31 then
+    return string.format('%d', n)
+  end
+  return string.format('%.0f', n)
 end
 
 -- A number that is larger than those given before.
@@ -198,6 +222,7 @@ local function tell(node, event)
 end
 
 at_start(function()
-  meta, timers, outbox = cached(key.meta), scored(key.timers), scored(key.outbox)
-  dispatch, events = {}, {}
+  meta, timers, outbox = cached(meta, key.meta), scored(timers, key.timers), scored(outbox, key.outbox)
+  fetch(meta, META_FIELDS)
+  dispatch, events = fresh(dispatch), fresh(events)
 end)

@@ -26,10 +26,13 @@ local SPAN = 2 ^ 52
 local inner, fair, inner_hash
 local tag_units, tag_text, each_level
 -- private
-local paths, weights, all_read, new_nodes
+-- What a queue's name says is the same in every call: that of some is kept.
+local PATHS_KEPT = 512
+local paths, paths_known = {}, 0
+local all_read, new_nodes
 at_start(function()
-  inner, fair, inner_hash = {}, {}, cached(key.tree)
-  paths, weights, all_read, new_nodes = {}, {}, false, 0
+  inner, fair, inner_hash = fresh(inner), fresh(fair), cached(inner_hash, key.tree)
+  all_read, new_nodes = false, 0
 end)
 
 function tag_units(cost, weight)
@@ -109,15 +112,6 @@ function tree.inner()
   return inner
 end
 
-local function weight_of(workload)
-  local weight = weights[workload]
-  if not weight then
-    weight = tonumber(workload:match('@([^@]*)$'))
-    weights[workload] = weight
-  end
-  return weight
-end
-
 -- Where a queue stands in the tree, from its name 'policy/workload@weight/fairness key/limiters'.
 function tree.path(queue)
   local path = paths[queue]
@@ -133,10 +127,14 @@ function tree.path(queue)
     if from <= #names then
       list[#list + 1] = names:sub(from)
     end
+    paths_known = paths_known + 1
+    if paths_known > PATHS_KEPT then
+      paths, paths_known = {}, 1
+    end
     path = {
-      queue = queue, policy = policy, workload = workload, fair = fair_path, weight = weight_of(workload),
+      queue = queue, policy = policy, workload = workload, fair = fair_path, weight = tonumber(workload:match('@([^@]*)$')),
       -- A request that needs no limiter stands at a gate that is always open.
-      limiters = list, home = list[1] or '-', needs = false, in_workload = in_workload, in_key = names,
+      limiters = list, home = list[1] or '-', in_workload = in_workload, in_key = names,
     }
     paths[queue] = path
   end

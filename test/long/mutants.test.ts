@@ -66,6 +66,24 @@ const mutants: readonly Mutant[] = [
     to: 'limiter.taken > limiter.limit',
   },
   {
+    name: 'whoever stands behind one that left has no deadline',
+    theme: themes.slots,
+    from: 'set_timer(request, request.deadline)\n  if request.deadline <= now_ms then',
+    to: 'if false then',
+  },
+  {
+    name: 'a charge that comes back lowers tags that stand',
+    theme: themes.prompts,
+    from: 'child.is_key and child.waiting > 0',
+    to: 'false',
+  },
+  {
+    name: 'what is held of a quota stays behind when its request is keyed anew',
+    theme: themes.changes,
+    from: 'give_back_all(limiters.only_of(from, to), request.cost)',
+    to: 'give_back_all(limiters.only_of(from, to), 0)',
+  },
+  {
     name: 'a quota is not held for who is first',
     theme: themes.buckets,
     from: 'return state_of(limiter).wait_until > 0',
