@@ -6,7 +6,12 @@
 
 import { ratios } from '../stats.ts';
 import { measureParking } from '../support/parking.ts';
-import { longestCallMs, readScriptTimes, resetScriptTimes } from '../support/script-times.ts';
+import {
+  longestCallMs,
+  measureNoise,
+  readScriptTimes,
+  resetScriptTimes,
+} from '../support/script-times.ts';
 import { type Shape, shapes, WaitingRoom } from '../support/waiting-room.ts';
 import type { Context, Measure, Part } from '../types.ts';
 
@@ -30,6 +35,7 @@ export const contended: Part = {
     const { progress, rounds } = context;
     const measures: Measure[] = [];
     const cases: { few: Case; many: Case; shape: Shape }[] = [];
+    const noise = { longestMs: [] as number[], tooLong: [] as number[] };
     for (const shape of shapes) {
       const few = await open(context, shape, crowds.few);
       const many = await open(context, shape, context.quick ? quickCrowd : crowds.many);
@@ -47,6 +53,10 @@ export const contended: Part = {
           `round ${round + 1}, ${shape.name}: ${small.toFixed(0)}, ${large.toFixed(0)} pairs/s`,
         );
       }
+      const meanMs = cases[0]?.many.meanMs.at(-1) ?? 1;
+      const alone = await measureNoise(context.redis.admin, meanMs, context.quick ? 300 : 3_000);
+      noise.longestMs.push(alone.longestMs);
+      noise.tooLong.push((1_000 * alone.overBound) / alone.calls);
     }
     const plain = cases[0]?.few.pairsPerSecond ?? [];
     for (const { few, many, shape } of cases) {
@@ -54,6 +64,20 @@ export const contended: Part = {
       await few.room.close();
       await many.room.close();
     }
+    measures.push(
+      {
+        name: 'a script that only counts, as long as a step: longest call',
+        unit: 'ms',
+        values: noise.longestMs,
+        summary: 'highest',
+      },
+      {
+        name: `a script that only counts, as long as a step: calls over ${longestCallMs} ms, in 1,000`,
+        unit: '',
+        values: noise.tooLong,
+        summary: 'median',
+      },
+    );
     measures.push(...(await measureParking(context)));
     return measures;
   },

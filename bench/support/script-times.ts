@@ -28,21 +28,16 @@ export async function resetScriptTimes(redis: Redis): Promise<void> {
   await redis.config('RESETSTAT');
 }
 
-/** What was called since the reset. */
-export async function readScriptTimes(redis: Redis): Promise<ScriptTimes> {
+/** What was called since the reset: steps, or other scripts by the command that runs them. */
+export async function readScriptTimes(redis: Redis, command = 'fcall'): Promise<ScriptTimes> {
   const commands = String(await redis.info('commandstats'));
   const latencies = String(await redis.info('latencystats'));
-  let calls = 0;
-  let totalUs = 0;
-  const longestUs: number[] = [0];
-  for (const name of ['fcall']) {
-    const counted = new RegExp(`^cmdstat_${name}:calls=(\\d+),usec=(\\d+)`, 'm').exec(commands);
-    calls += Number(counted?.[1] ?? 0);
-    totalUs += Number(counted?.[2] ?? 0);
-    const longest = new RegExp(`^latency_percentiles_usec_${name}:.*p100=([\\d.]+)`, 'm');
-    longestUs.push(Number(longest.exec(latencies)?.[1] ?? 0));
-  }
-  if (calls === 0) throw new Error('no step was called since the reset: nothing was measured');
+  const counted = new RegExp(`^cmdstat_${command}:calls=(\\d+),usec=(\\d+)`, 'm').exec(commands);
+  const calls = Number(counted?.[1] ?? 0);
+  const totalUs = Number(counted?.[2] ?? 0);
+  const longest = new RegExp(`^latency_percentiles_usec_${command}:.*p100=([\\d.]+)`, 'm');
+  const longestUs = [Number(longest.exec(latencies)?.[1] ?? 0)];
+  if (calls === 0) throw new Error('no script was called since the reset: nothing was measured');
   // [id, time, microseconds, [command, ...], ...]; the histogram ends at one second, this does not.
   const slow = (await redis.call('SLOWLOG', 'GET', slowLogLength)) as [
     number,
@@ -50,7 +45,7 @@ export async function readScriptTimes(redis: Redis): Promise<ScriptTimes> {
     number,
     string[],
   ][];
-  const scripts = slow.filter(([, , , command]) => /^fcall/i.test(String(command[0])));
+  const scripts = slow.filter(([, , , [name]]) => String(name).toLowerCase() === command);
   for (const [, , us] of scripts) longestUs.push(us);
   return {
     calls,
@@ -58,4 +53,26 @@ export async function readScriptTimes(redis: Redis): Promise<ScriptTimes> {
     longestMs: Math.max(...longestUs) / 1_000,
     overBound: scripts.length,
   };
+}
+
+/**
+ * The machine's own part: a script that only counts, as long as a step takes, for so long. What it
+ * takes longer than its mean is what the machine, not the script, has added.
+ */
+export async function measureNoise(
+  redis: Redis,
+  stepMs: number,
+  forMs: number,
+): Promise<ScriptTimes> {
+  const count = (to: number) => redis.eval('for i = 1, ARGV[1] do end', 0, to);
+  const million = 1_000_000;
+  await resetScriptTimes(redis);
+  for (let i = 0; i < 20; i++) await count(million);
+  const perMillionMs = (await readScriptTimes(redis, 'eval')).meanMs;
+  const to = Math.round((million * stepMs) / perMillionMs);
+  await resetScriptTimes(redis);
+  for (const endAt = performance.now() + forMs; performance.now() < endAt; ) {
+    await Promise.all(Array.from({ length: 16 }, () => count(to)));
+  }
+  return readScriptTimes(redis, 'eval');
 }

@@ -6,7 +6,7 @@ local admit, arrive, may_pass, is_frozen, has_due, add_due
 -- private
 
 -- Queues moved or requests admitted by one step: keeps a script call short.
-local MOVES_A_STEP = 40
+local MOVES_A_STEP = 20
 local moves
 -- Keys looked at in one search for the first of a workload; more than one only where keys have
 -- several queues, whose cheapest head is not their oldest.
@@ -54,21 +54,33 @@ local function open_gates()
   return names
 end
 
--- The oldest request of a key that may go, at the open gates. A queue found blocked moves to the
--- gate that blocks it; then the search has to begin anew, and the second result is true.
-local function head_of_key(fair_path, gates)
-  local head
+-- The head of a queue, if it may go and is older than `head`. A queue found blocked moves to the gate
+-- that blocks it; then the search has to begin anew, and the second result is true.
+local function older_head(queue, head)
+  local state, path = standing.state(queue), tree.path(queue)
+  if limiters.first_closed(path) then
+    standing.remove(queue)
+    standing.put(queue, state)
+    return nil, true
+  end
+  if head and head.sequence < state.sequence then
+    return head, false
+  end
+  return { queue = queue, path = path, cost = state.cost, sequence = state.sequence }, false
+end
+
+-- The oldest request of an entry's key that may go, at the open gates.
+local function head_of_key(entry, gates)
+  if standing.is_alone(tree.path(entry.queue)) then
+    return older_head(entry.queue, nil)
+  end
+  local head, moved
   for _, gate in ipairs(gates) do
-    local queue, state = standing.oldest(gate, fair_path)
+    local queue = standing.oldest(gate, entry.fair)
     if queue then
-      local path = tree.path(queue)
-      if limiters.first_closed(path) then
-        standing.remove(queue)
-        standing.put(queue, state)
+      head, moved = older_head(queue, head)
+      if moved then
         return nil, true
-      end
-      if not head or state.sequence < head.sequence then
-        head = { queue = queue, path = path, cost = state.cost, sequence = state.sequence }
       end
     end
   end
@@ -97,7 +109,7 @@ local function first_of(workload, gates)
     end
     local head, moved
     if not looked_at[entry.fair] then
-      head, moved = head_of_key(entry.fair, gates)
+      head, moved = head_of_key(entry, gates)
     end
     if moved or (head and standing.refile(entry.queue)) then
       moves = moves + 1
@@ -186,7 +198,7 @@ end
 local function take(first, eligible)
   local queue = first.queue
   local heads = standing.heads(queue, 2)
-  local _, alone_at = standing.remove(queue)
+  standing.remove(queue)
   redis.call('ZREM', key.waiting, heads[1].member)
   local request = requests.load_waiting(heads[1].id)
   requests.left_queue(request)
@@ -194,7 +206,7 @@ local function take(first, eligible)
   requests.admit(request)
   if heads[2] then
     requests.wake(heads[2].id)
-    standing.put(queue, heads[2], alone_at)
+    standing.put(queue, heads[2])
   else
     standing.set_last_deadline(queue, nil)
   end
@@ -211,7 +223,7 @@ local function wait_for_refill(first, limiter)
     return
   end
   buckets.hold(limiter, head.id, first.cost)
-  if standing.gate(first.queue) ~= limiter.name then
+  if standing.state(first.queue).gate ~= limiter.name then
     standing.remove(first.queue)
     standing.put(first.queue, head)
   end

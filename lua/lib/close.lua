@@ -1,5 +1,5 @@
 -- Ends every step: saves, publishes what it caused and answers with the time at which something is
--- due next. Numbers leave as JSON: Redis would cut off a fraction.
+-- due next, and whether anybody waits. Numbers leave as JSON: Redis would cut off a fraction.
 
 local function close(result)
   admit()
@@ -28,5 +28,6 @@ local function close(result)
     dispatch = #dispatch > 0 and dispatch or nil,
     due = due < math.huge and due or nil,
     rekeying = rekeying,
+    waiting = tree.node(ROOT).waiting > 0 or nil,
   })
 end

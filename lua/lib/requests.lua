@@ -29,7 +29,7 @@ end
 function requests.enqueue(request, returns)
   local queue = request.queue
   tree.arrive(tree.path(queue), returns)
-  local head = standing.sequence(queue)
+  local head = standing.state(queue)
   standing.line_up(request)
   local behind = request ~= submitting and standing.behind(request)
   if request ~= submitting or request.deadline < standing.last_deadline(queue) then
@@ -40,7 +40,7 @@ function requests.enqueue(request, returns)
   else
     standing.set_last_deadline(queue, request.deadline)
   end
-  if not head or tonumber(request.sequence) < head then
+  if not head or tonumber(request.sequence) < head.sequence then
     standing.remove(queue)
     standing.put(queue, request)
   end
@@ -62,7 +62,7 @@ local function leave_queue(request)
   else
     standing.set_last_deadline(queue, nil)
   end
-  if standing.sequence(queue) == tonumber(request.sequence) then
+  if standing.state(queue).sequence == tonumber(request.sequence) then
     standing.remove(queue)
     if behind then
       standing.put(queue, behind)
@@ -216,7 +216,10 @@ function requests.finish(request, outcome)
   request.is_over = true
   mark_changed(request)
   live[id] = false
-  tell(request.owner, { id = id, state = outcome.state, code = code })
+  if request.pool or outcome.state ~= 'done' then
+    -- A flow is done when its caller says so.
+    tell(request.owner, { id = id, state = outcome.state, code = code })
+  end
 end
 
 -- running -> admitted: the attempt came to nothing. Same slots, same lease, a new attempt; after

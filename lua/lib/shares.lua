@@ -295,8 +295,8 @@ function tree.save()
       end
     else
       local debt = whole(node.debt)
-      local text = string.format('%s %s %d %d %d %s', tag_text(node.workload, node.start), debt, node.waiting, node.held,
-        node.generation, tag_text(node.workload, node.seen))
+      local text = string.format('%s %s %d %d %d %s %d', tag_text(node.workload, node.start), debt, node.waiting, node.held,
+        node.generation, tag_text(node.workload, node.seen), node.queues)
       if text ~= node.stored then
         sets[#sets + 1] = path
         sets[#sets + 1] = text

@@ -17,15 +17,23 @@ local standing = {}
 -- Gates that may have a free unit and queues. What a bounded step leaves is looked at in the next.
 local open
 -- private
-local states, lines, changed, counts, seen_cheapest
+local states, lines, changed, counts, seen_cheapest, first_entries
 at_start(function()
   open, states, lines, changed = fresh(open), fresh(states), fresh(lines), fresh(changed)
-  counts, seen_cheapest = cached(counts, key.gates), fresh(seen_cheapest)
+  counts, seen_cheapest, first_entries = cached(counts, key.gates), fresh(seen_cheapest), fresh(first_entries)
 end)
 
-local function count(gate, by)
+-- One queue more, or less, at a gate and of its key.
+local function count(path, gate, by)
   local queues = tonumber(read(counts, gate) or 0) + by
   write(counts, gate, queues > 0 and queues)
+  local fair_node = tree.fair(path)
+  fair_node.queues = fair_node.queues + by
+end
+
+-- Whether a queue that stands is the only one of its key.
+function standing.is_alone(path)
+  return tree.fair(path).queues == 1
 end
 
 -- Whether no queue stands at a gate.
@@ -69,23 +77,19 @@ function standing.fetch_gates(gates)
   fetch(counts, gates)
 end
 
+-- {gate, sequence and cost of its head, tag} of a queue; false for an empty one.
+function standing.state(queue)
+  return state_of(queue)
+end
+
 -- Whether requests wait in a queue.
 function standing.has(queue)
   return state_of(queue) ~= false
 end
 
--- The sequence of the first of a queue; nil when it is empty.
-function standing.sequence(queue)
-  local state = state_of(queue)
-  return state and state.sequence or nil
-end
-
--- The gate at which a queue with requests stands.
-function standing.gate(queue)
-  return state_of(queue).gate
-end
-
+-- For whoever adds or removes it: what was read of its gate is not true any more.
 local function key_entry(queue, state)
+  first_entries[state.gate] = nil
   local path = tree.path(queue)
   return 'k ' .. state.gate .. ' ' .. path.workload .. ' ' .. state.tag .. ' '
     .. pad_sequence(state.sequence) .. ' ' .. path.in_workload
@@ -108,7 +112,7 @@ local function cheapest(gate, fair_path)
   local place = gate .. ' ' .. fair_path
   local known = seen_cheapest[place]
   if known then
-    return known
+    return known[1], known[2]
   end
   local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, 0, 2)
   for i, member in ipairs(found) do
@@ -116,23 +120,25 @@ local function cheapest(gate, fair_path)
     found[i] = fair_path .. '/' .. member:sub(#place + 28)
   end
   seen_cheapest[place] = found
-  return found
+  return found[1], found[2]
 end
 
--- Takes a queue away from its gate. Returns what it was, and the gate if its key has no other there.
+-- Takes a queue away from its gate.
 function standing.remove(queue)
   local state = state_of(queue)
   if not state then
-    return nil
+    return
   end
   local path = tree.path(queue)
-  local first = cheapest(state.gate, path.fair)
+  local first, next_queue = queue, nil
+  if not standing.is_alone(path) then
+    first, next_queue = cheapest(state.gate, path.fair)
+  end
   local by_age, by_cost = queue_entries(queue, state)
-  if first[1] ~= queue then
+  if first ~= queue then
     redis.call('ZREM', key.standing, by_age, by_cost)
   else
     redis.call('ZREM', key.standing, by_age, by_cost, key_entry(queue, state))
-    local next_queue = first[2]
     if next_queue then
       local next_state = state_of(next_queue)
       next_state.tag = tag_of(path, next_state.cost)
@@ -142,13 +148,11 @@ function standing.remove(queue)
   end
   set_state(queue, false)
   seen_cheapest[state.gate .. ' ' .. path.fair] = nil
-  count(state.gate, -1)
-  return state, not first[2] and state.gate
+  count(path, state.gate, -1)
 end
 
--- Puts a queue at the first closed gate it needs, or at its first one, which is then open. At the
--- gate `alone_at` its key has no other.
-function standing.put(queue, head, alone_at)
+-- Puts a queue at the first closed gate it needs, or at its first one, which is then open.
+function standing.put(queue, head)
   local path = tree.path(queue)
   local closed = limiters.first_closed(path)
   local gate = closed and closed.name or path.home
@@ -159,9 +163,9 @@ function standing.put(queue, head, alone_at)
     gate = gate, sequence = tonumber(head.sequence), cost = head.cost, tag = tag_of(path, head.cost),
   }
   set_state(queue, state)
-  local first = gate ~= alone_at and cheapest(gate, path.fair)[1]
+  count(path, gate, 1)
+  local first = not standing.is_alone(path) and cheapest(gate, path.fair)
   seen_cheapest[gate .. ' ' .. path.fair] = nil
-  count(gate, 1)
   local by_age, by_cost = queue_entries(queue, state)
   if not first then
     redis.call('ZADD', key.standing, 0, by_age, 0, by_cost, 0, key_entry(queue, state))
@@ -192,29 +196,37 @@ function standing.refile(queue)
   return true
 end
 
--- The queue of a key at a gate that has the oldest head, and its state.
+-- The queue of a key at a gate that has the oldest head, or nil.
 function standing.oldest(gate, fair_path)
-  local first = cheapest(gate, fair_path)
-  local queue = first[1]
-  if first[2] then
+  local queue, second = cheapest(gate, fair_path)
+  if second then
     local place = 'q ' .. gate .. ' ' .. fair_path
     queue = fair_path .. '/' .. lex_range(key.standing, place, 0, 1)[1]:sub(#place + 17)
   end
-  return queue, queue and state_of(queue)
+  return queue
 end
 
 -- The n-th key of a workload at a gate, counted from 0 in the order of tags, or nil.
 function standing.entry(gate, workload, n)
+  local known = first_entries[gate]
+  if n == 0 and known and known[workload] ~= nil then
+    return known[workload] or nil
+  end
   local place = 'k ' .. gate .. ' ' .. workload
   local member = lex_range(key.standing, place, n, 1)[1]
-  if not member then
-    return nil
+  local entry = false
+  if member then
+    -- A tag of 20, a sequence of 14.
+    local at = #place + 2
+    local tag, sequence = member:sub(at, at + 19), tonumber(member:sub(at + 21, at + 34))
+    local queue = workload .. '/' .. member:sub(at + 36)
+    entry = { gate = gate, tag = tag, sequence = sequence, queue = queue, fair = tree.path(queue).fair }
   end
-  -- A tag of 20, a sequence of 14.
-  local at = #place + 2
-  local tag, sequence = member:sub(at, at + 19), tonumber(member:sub(at + 21, at + 34))
-  local queue = workload .. '/' .. member:sub(at + 36)
-  return { gate = gate, tag = tag, sequence = sequence, queue = queue, fair = tree.path(queue).fair }
+  if n == 0 then
+    first_entries[gate] = known or {}
+    first_entries[gate][workload] = entry
+  end
+  return entry or nil
 end
 
 -- A queue gets its number when its first request joins. It is taken like a request's sequence, so that

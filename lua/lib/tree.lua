@@ -8,7 +8,7 @@
 --   waiting  requests in its queues; held: leases not yet settled
 -- and, for its own children, v (its virtual time: the largest finish tag admitted below it).
 -- `parked` is v of the parent when nothing in an inner node could run first: its time stands still from
--- then on. `seen` is v of the parent when a key's start was fixed. A workload that comes back when v has
+-- then on. `seen` is v of the parent when a key's start was fixed; `queues`, how many of a key's are not empty. A workload that comes back when v has
 -- passed it, with nothing held, begins anew: its own v is 0 again and its keys' tags are forgotten,
 -- which `generation` tells.
 --
@@ -163,14 +163,15 @@ local function add_fair(path, stored)
   local workload = tree.node(path.workload)
   local node = {
     path = path.fair, workload = workload, is_key = true, stored = stored, start = 0, debt = 0, waiting = 0, held = 0,
-    generation = workload.generation, seen = 0, in_idle = false, gone = false, parked = false,
+    generation = workload.generation, seen = 0, queues = 0, in_idle = false, gone = false, parked = false,
   }
   if stored then
-    local tag, debt, waiting, held, generation, seen =
-      stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    local tag, debt, waiting, held, generation, seen, queues =
+      stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
     if tonumber(generation) == workload.generation then
       node.start, node.debt = tag_number(workload, tag), tonumber(debt)
-      node.waiting, node.held, node.seen = tonumber(waiting), tonumber(held), tag_number(workload, seen)
+      node.waiting, node.held, node.queues = tonumber(waiting), tonumber(held), tonumber(queues)
+      node.seen = tag_number(workload, seen)
       node.in_idle = node.waiting + node.held == 0
     else
       redis.call('ZREM', key.idle, path.workload .. ' ' .. tag .. ' ' .. path.fair)

@@ -71,10 +71,14 @@ export interface StepReply {
   readonly dispatch?: readonly Dispatch[];
   /** Version of the policies that live requests are being keyed anew for: somebody must do it. */
   readonly rekeying?: number;
+  /** Whether anybody waits; absent when nobody does. */
+  readonly waiting?: true;
 }
 
-/** Requests of one call; it then takes a few ms at most. An end admits others, which takes longer. */
-const batchItems = { arrivals: 24, ends: 16 };
+/** Requests of one call; it then takes a few ms at most. */
+const batchItems = 24;
+/** While somebody waits an end admits another, which takes as long as several ends. */
+const batchEndsThatAdmit = 8;
 
 /** Ids that one `inspect` looks up: keeps a script call short. */
 const inspectedAtOnce = 500;
@@ -109,6 +113,7 @@ export class Admission {
   readonly #finishes: Batch<Finishing, FinishResult>;
   readonly #cancels: Batch<{ readonly id: string; readonly message: string }, CancelResult>;
   #clockOffsetMs = 0;
+  #someWait = false;
 
   constructor(options: AdmissionOptions) {
     this.domain = options.domain;
@@ -118,19 +123,15 @@ export class Admission {
     this.#keys = keysOfStep(options.domain);
     this.#scripts = new Map(steps.map((step) => [step, loadScript(step, options.patch)]));
     const bytesOf = ({ body }: Submitting) => body.length;
-    this.#submits = new Batch((list) => this.#submit(list), {
-      items: batchItems.arrivals,
-      bytesOf,
-    });
-    this.#begins = new Batch((list) => this.#begin(list), { items: batchItems.arrivals });
+    this.#submits = new Batch((list) => this.#submit(list), { items: () => batchItems, bytesOf });
+    this.#begins = new Batch((list) => this.#begin(list), { items: () => batchItems });
+    const ends = () => (this.#someWait ? batchEndsThatAdmit : batchItems);
     const answerBytes = ({ outcome: { answer = '' } }: Finishing) => answer.length;
     this.#finishes = new Batch((list) => this.#finish(list), {
-      items: batchItems.ends,
+      items: ends,
       bytesOf: answerBytes,
     });
-    this.#cancels = new Batch((list) => this.#step('cancel', { items: list }), {
-      items: batchItems.ends,
-    });
+    this.#cancels = new Batch((list) => this.#step('cancel', { items: list }), { items: ends });
   }
 
   /** Called with each step's reply: hand on what it dispatches, wake up when it is due. */
@@ -368,6 +369,7 @@ export class Admission {
     );
     const reply = JSON.parse(text) as StepReply & { readonly result: Result };
     this.#clockOffsetMs = reply.now - Date.now();
+    this.#someWait = reply.waiting ?? false;
     for (const listener of this.#listeners) listener(reply);
     return reply.result;
   }

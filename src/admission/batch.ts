@@ -27,11 +27,12 @@ export class Batch<Item, Result> {
   #flush(): void {
     const entries = this.#waiting;
     this.#waiting = [];
+    const most = this.#limits.items();
     let from = 0;
     let bytes = 0;
     for (const [index, { item }] of entries.entries()) {
       const more = this.#limits.bytesOf?.(item) ?? 0;
-      if (index - from >= this.#limits.items || (bytes + more > batchBytes && index > from)) {
+      if (index - from >= most || (bytes + more > batchBytes && index > from)) {
         void this.#send(entries.slice(from, index));
         from = index;
         bytes = 0;
@@ -57,7 +58,7 @@ const batchBytes = 1024 * 1024;
 
 interface BatchLimits<Item> {
   /** Most items of one call: keeps a script call short. */
-  readonly items: number;
+  readonly items: () => number;
   readonly bytesOf?: (item: Item) => number;
 }
 

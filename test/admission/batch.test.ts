@@ -6,11 +6,14 @@ import { newWorld, policyDocument } from './world.ts';
 
 function recorded(limits: { items: number; bytesOf?: (item: string) => number }) {
   const calls: (readonly string[])[] = [];
-  const batch = new Batch<string, string>(async (items) => {
-    calls.push(items);
-    if (items.includes('bad')) throw new Error('the call failed');
-    return items.map((item) => `${item}!`);
-  }, limits);
+  const batch = new Batch<string, string>(
+    async (items) => {
+      calls.push(items);
+      if (items.includes('bad')) throw new Error('the call failed');
+      return items.map((item) => `${item}!`);
+    },
+    { ...limits, items: () => limits.items },
+  );
   return { batch, calls };
 }
 

@@ -209,6 +209,16 @@ export function checkSnapshot({ hashes: maps, zsets: lists, due }: Snapshot): vo
       }
     }
   }
+  const queuesOfKeys = new Map<string, number>();
+  for (const queue of heads.keys()) {
+    const key = queue.split('/').slice(0, 3).join('/');
+    queuesOfKeys.set(key, (queuesOfKeys.get(key) ?? 0) + 1);
+  }
+  for (const [key, text] of Object.entries(read('fair'))) {
+    const queuesOfKey = queuesOfKeys.get(key);
+    if (queuesOfKey !== undefined)
+      same(Number(text.split(' ')[6]), queuesOfKey, `queues of ${key}`);
+  }
   const tree = read('tree');
   const nodes = { ...tree, ...read('fair') };
   const generations = new Map<string, number>();

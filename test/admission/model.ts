@@ -511,7 +511,8 @@ export class Model {
     }
     this.#requests.delete(id);
     this.#ended.set(id, { state, atMs: this.nowMs });
-    this.#tell(request, state);
+    // A flow is done when its caller says so.
+    if (asked.pool !== undefined || state !== 'done') this.#tell(request, state);
   }
 
   /** Policies put it elsewhere: it keeps its age, its lease and what it was charged. */
