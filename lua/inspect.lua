@@ -3,12 +3,13 @@ inspect: read-only, for people and for gateways that read again what they may ha
 
 KEYS, ARGV: see lib/step.lua.
 args: what 'request' (id) | 'live' (ids) | 'page' (hash 'held' or 'requests', cursor, count) |
-  'policies' | 'domain'.
+  'policies' | 'domain' (control_points, whose lengths are asked for).
 result: live {ids} those that have not ended; request {request, ended, position, ahead,
   estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids]} or, for a quota, {limiter,
   limit, tokens, refill_ms, held_for (id)}]}; page {cursor, requests [{id, control_point, labels, pool,
   cost, queue, state}]}; policies {version, schema, rekeying, policies: [JSON]}; domain {limits,
-  in_flight, nodes, lengths, waiting, live, body_bytes, replicas, members}.
+  in_flight (of all that is shared, and of some 256 values of labels), nodes, lengths, waiting, live,
+  body_bytes, replicas, members}.
 Changes nothing.
 ]]
 -- use step limiters buckets tree shares standing ended records requests capacity admit estimate
@@ -16,6 +17,8 @@ Changes nothing.
 -- Holders looked at, and named, for one limiter.
 local HOLDERS_SEEN = 512
 local HOLDERS_NAMED = 16
+-- Values of labels told of a domain, which may have as many as users.
+local VALUES_TOLD = 256
 
 local function answer(result)
   return cjson.encode({ now = now_ms, result = result })
@@ -25,6 +28,33 @@ local function pairs_of(hash)
   local flat, list = redis.call('HGETALL', hash), {}
   for i = 1, #flat, 2 do
     list[#list + 1] = { flat[i], flat[i + 1] }
+  end
+  return list
+end
+
+-- Fields that are set, of those asked for.
+local function pairs_among(hash, fields)
+  local list = {}
+  for i, value in ipairs(read_many(hash, fields)) do
+    if value then
+      list[#list + 1] = { fields[i], value }
+    end
+  end
+  return list
+end
+
+-- Units that are taken.
+local function taken_units()
+  local names = redis.call('HKEYS', key.limits)
+  for _, id in ipairs(redis.call('HKEYS', key.replicas)) do
+    names[#names + 1] = 'replica:' .. id
+  end
+  local list = pairs_among(key.in_flight, names)
+  local page = redis.call('HSCAN', key.in_flight, '0', 'COUNT', VALUES_TOLD)[2]
+  for i = 1, #page, 2 do
+    if page[i]:find('=', 1, true) then
+      list[#list + 1] = { page[i], page[i + 1] }
+    end
   end
   return list
 end
@@ -145,9 +175,9 @@ for path, node in pairs(tree.inner()) do
 end
 return answer({
   limits = pairs_of(key.limits),
-  in_flight = pairs_of(key.in_flight),
+  in_flight = taken_units(),
   nodes = nodes,
-  lengths = pairs_of(key.lengths),
+  lengths = pairs_among(key.lengths, args.control_points),
   waiting = redis.call('HLEN', key.requests),
   live = redis.call('HLEN', key.requests) + redis.call('HLEN', key.held),
   body_bytes = tonumber(read(meta, 'body_bytes') or 0),

@@ -75,10 +75,10 @@ export interface StepReply {
   readonly waiting?: true;
 }
 
-/** Requests of one call; it then takes a few ms at most. */
+/** Requests of one call: it then takes a few ms at most. */
 const batchItems = 24;
-/** While somebody waits an end admits another, which takes as long as several ends. */
-const batchEndsThatAdmit = 8;
+/** The same while somebody waits: arrivals queue, and an end admits another, which takes longer. */
+const batchWhileWaiting = { arrivals: 12, ends: 4 };
 
 /** Ids that one `inspect` looks up: keeps a script call short. */
 const inspectedAtOnce = 500;
@@ -123,9 +123,10 @@ export class Admission {
     this.#keys = keysOfStep(options.domain);
     this.#scripts = new Map(steps.map((step) => [step, loadScript(step, options.patch)]));
     const bytesOf = ({ body }: Submitting) => body.length;
-    this.#submits = new Batch((list) => this.#submit(list), { items: () => batchItems, bytesOf });
-    this.#begins = new Batch((list) => this.#begin(list), { items: () => batchItems });
-    const ends = () => (this.#someWait ? batchEndsThatAdmit : batchItems);
+    const arrivals = () => (this.#someWait ? batchWhileWaiting.arrivals : batchItems);
+    const ends = () => (this.#someWait ? batchWhileWaiting.ends : batchItems);
+    this.#submits = new Batch((list) => this.#submit(list), { items: arrivals, bytesOf });
+    this.#begins = new Batch((list) => this.#begin(list), { items: arrivals });
     const answerBytes = ({ outcome: { answer = '' } }: Finishing) => answer.length;
     this.#finishes = new Batch((list) => this.#finish(list), {
       items: ends,
@@ -271,7 +272,8 @@ export class Admission {
     };
   }
 
-  async inspectDomain(): Promise<DomainView> {
+  /** `controlPoints`: those whose lengths are asked for. */
+  async inspectDomain(controlPoints: readonly string[] = []): Promise<DomainView> {
     type Pairs = readonly (readonly [string, string])[] | Record<string, never>;
     const stored = await this.#step<{
       limits: Pairs;
@@ -283,7 +285,7 @@ export class Admission {
       body_bytes: number;
       replicas: Pairs;
       members: Pairs;
-    }>('inspect', { what: 'domain' });
+    }>('inspect', { what: 'domain', control_points: controlPoints.map(word) });
     // cjson writes an empty list as {}.
     const list = (pairs: Pairs) => (Array.isArray(pairs) ? pairs : []) as [string, string][];
     const numbers = (pairs: Pairs) =>
@@ -291,7 +293,9 @@ export class Admission {
     return {
       // Buckets are told by their policies.
       limits: numbers(list(stored.limits).filter(([, value]) => !value.startsWith('bucket'))),
-      lengths: numbers(stored.lengths),
+      lengths: new Map(
+        list(stored.lengths).map(([name, value]) => [decodeURIComponent(name), Number(value)]),
+      ),
       inFlight: numbers(stored.in_flight),
       nodes: stored.nodes,
       waiting: stored.waiting,

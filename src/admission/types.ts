@@ -268,6 +268,7 @@ export interface WaitsFor {
 
 export interface DomainView {
   readonly limits: Readonly<Record<string, number>>;
+  /** By limiter: all that are shared, and some 256 of those for values of labels. */
   readonly inFlight: Readonly<Record<string, number>>;
   /** Policies and workloads: path `policy` or `policy/workload@priority`; the root is '.'. */
   readonly nodes: readonly {
@@ -280,8 +281,8 @@ export interface DomainView {
     /** It could not run while others went ahead. */
     parked: boolean;
   }[];
-  /** Requests that wait, by control point. */
-  readonly lengths: Readonly<Record<string, number>>;
+  /** Requests that wait at the control points that were asked for, where any do. */
+  readonly lengths: ReadonlyMap<string, number>;
   readonly waiting: number;
   readonly live: number;
   readonly bodyBytes: number;

@@ -21,8 +21,8 @@ export function operateRoutes(
 
   app.get('/v1/queues', async () => {
     await book.refresh();
-    const view = await admission.inspectDomain();
     const names = knownControlPoints(book, config);
+    const view = await admission.inspectDomain(names);
     return { queues: names.map((name) => queueView(name, book.selecting(name), view)) };
   });
   app.get<{ Params: { '*': string } }>('/v1/queues/*', async (request) => {
@@ -31,7 +31,7 @@ export function operateRoutes(
     if (!knownControlPoints(book, config).includes(name)) {
       throw new SluiceError('not_found', `no policy or model has a control point ${name}`);
     }
-    return queueView(name, book.selecting(name), await admission.inspectDomain());
+    return queueView(name, book.selecting(name), await admission.inspectDomain([name]));
   });
 
   app.get('/v1/replicas', async () => {

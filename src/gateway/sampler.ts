@@ -34,10 +34,11 @@ export class Sampler {
     try {
       // A gateway that gets no requests would not hear of a change.
       await book.refresh();
-      const view = await admission.inspectDomain();
+      const known = knownControlPoints(book, config);
+      const view = await admission.inspectDomain(known);
       clusterSampled.publish({
         fairness: fairnessGaps(view.nodes, costs),
-        waiting: waitingAt(view, knownControlPoints(book, config)),
+        waiting: waitingAt(view, known),
         slots: slotsOf(view),
       } satisfies ClusterSample);
     } catch (error) {
@@ -60,13 +61,12 @@ interface SamplerParts {
 
 /** Callers may name any control point; metrics must not grow with what they name. */
 function waitingAt(view: DomainView, known: readonly string[]): ClusterSample['waiting'] {
-  const counts = new Map(known.map((controlPoint) => [controlPoint, 0]));
-  for (const [encoded, waiting] of Object.entries(view.lengths)) {
-    const name = decodeURIComponent(encoded);
-    const controlPoint = known.includes(name) ? name : 'other';
-    counts.set(controlPoint, (counts.get(controlPoint) ?? 0) + waiting);
-  }
-  return [...counts].map(([controlPoint, waiting]) => ({ controlPoint, waiting }));
+  const counts = known.map((controlPoint) => ({
+    controlPoint,
+    waiting: view.lengths.get(controlPoint) ?? 0,
+  }));
+  const others = counts.reduce((left, { waiting }) => left - waiting, view.waiting);
+  return others > 0 ? [...counts, { controlPoint: 'other', waiting: others }] : counts;
 }
 
 /** Of policies and pools; limits for the values of a label are as many as there are users. */

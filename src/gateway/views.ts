@@ -44,18 +44,10 @@ export function queueView(
 ): object {
   return {
     control_point: controlPoint,
-    waiting: waitingAt(controlPoint, view),
+    waiting: view.lengths.get(controlPoint) ?? 0,
     limits: policies.flatMap((policy) => limitViews(policy, view)),
     workloads: policies.flatMap((policy) => workloadViews(policy, view)),
   };
-}
-
-/** Control points are named by encoded texts. */
-function waitingAt(controlPoint: string, view: DomainView): number {
-  const found = Object.entries(view.lengths).find(
-    ([encoded]) => decodeURIComponent(encoded) === controlPoint,
-  );
-  return found?.[1] ?? 0;
 }
 
 function limitViews(policy: Policy, view: DomainView): object[] {

@@ -193,7 +193,7 @@ describe('removal', () => {
     );
     await world.simulator.until((counts) => counts.started === 3);
     const waits = world.post('/v1/completions', { prompt: 'Why?' });
-    await world.until((view) => view.lengths['mistral-prompt'] === 100);
+    await world.until((view) => view.lengths.get('mistral-prompt') === 100);
 
     const removed = await removePolicy(world.url, 'mistral', '?force=true');
     expect(await removed.json()).toEqual({ name: 'mistral', cancelled: 102 });

@@ -84,7 +84,7 @@ export async function newWorld(
 
   const redis = connection(redisUrl, stopLater);
   const admission = new Admission({ redis, domain: config.domain, settings });
-  const view = () => admission.inspectDomain();
+  const view = () => admission.inspectDomain(['mistral-prompt']);
   const until: World['until'] = (condition) =>
     expect
       .poll(async () => {
