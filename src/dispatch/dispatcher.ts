@@ -12,6 +12,12 @@ export interface DispatcherOptions {
 }
 
 /**
+ * How long hand-overs are collected before they are acknowledged, ms: far less than the time after
+ * which the outbox is offered again. Most have begun by then, which takes them out of the outbox too.
+ */
+const acknowledgeMs = 50;
+
+/**
  * Hands admitted prompts to BullMQ, one queue for each pool. Adding a job twice is harmless: BullMQ
  * ignores a known job id, and `begin` lets one delivery of an attempt through.
  */
@@ -19,6 +25,8 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #queues = new Map<string, Queue<PromptJob>>();
   readonly #pending = new Set<Promise<void>>();
+  #handed: PromptJob[] = [];
+  #acknowledging: NodeJS.Timeout | undefined;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -34,6 +42,7 @@ export class Dispatcher {
   /** Waits for what was begun, then closes the queues. */
   async stop(): Promise<void> {
     await Promise.all(this.#pending);
+    await this.#acknowledge().catch(this.#options.onError);
     await Promise.all([...this.#queues.values()].map((queue) => queue.close()));
     this.#queues.clear();
   }
@@ -49,8 +58,19 @@ export class Dispatcher {
           opts: { jobId: jobIdOf(job), attempts: 1, removeOnComplete: true, removeOnFail: true },
         })),
       );
-      await this.#options.acknowledge(list);
+      this.#handed.push(...list);
+      this.#acknowledging ??= setTimeout(() => {
+        this.#acknowledge().catch(this.#options.onError);
+      }, acknowledgeMs);
     }
+  }
+
+  async #acknowledge(): Promise<void> {
+    clearTimeout(this.#acknowledging);
+    this.#acknowledging = undefined;
+    const handed = this.#handed;
+    this.#handed = [];
+    if (handed.length > 0) await this.#options.acknowledge(handed);
   }
 
   #queue(pool: string): Queue<PromptJob> {
