@@ -6,7 +6,7 @@ KEYS, ARGV: see lib/step.lua; from KEYS[27] on: the streams of those that have a
 args: items [{id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
   'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (with
   'retry': the replica is left alone that long), answer (which of the answers is its own, from 1)}].
-From ARGV[3] on: the answers, as they are kept in the streams.
+From ARGV[4] on: the answers, as they are kept in the streams.
 result: for each item {status: 'ended', state}, {status: 'retried', state}, {status: 'already',
   state} for a repeat, {status: 'stale', state} for a holder whose lease is over.
 Safe to repeat: the first one ends the request; tokens settle once.
@@ -42,7 +42,7 @@ local function finish(item)
   end
   if item.answer then
     local stream = KEYS[FIRST_OWN_KEY + item.answer - 1]
-    redis.call('XADD', stream, '*', 'type', 'answer', 'data', ARGV[2 + item.answer])
+    redis.call('XADD', stream, '*', 'type', 'answer', 'data', ARGV[FIRST_BYTES + item.answer - 1])
     redis.call('PEXPIRE', stream, ended.keep_ms(request))
   end
   if item.outcome == 'done' then

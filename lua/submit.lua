@@ -8,7 +8,7 @@ args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of
   may wait at its control point, in its workload; -1 for no limit), text (the first line of its
   record, see lib/records.lua), and words of that line: queue_length (characters of its queue), cost,
   timeout_ms, max_inflight_ms, job, pool, owner, rates.
-From ARGV[3] on: for each item what the replica is sent, '' for nothing.
+From ARGV[4] on: for each item what the replica is sent, '' for nothing.
 result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
   'known', state} for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason:
   'queue_full' | 'queue_timeout' | 'stale_id' | 'rate_limited' | 'over_capacity', retry_after_ms, limiter}
@@ -150,6 +150,6 @@ standing.fetch(queues)
 
 local results = {}
 for i, item in ipairs(args.items) do
-  results[i] = submit(item, list[i], ARGV[2 + i] or '')
+  results[i] = submit(item, list[i], ARGV[FIRST_BYTES + i - 1] or '')
 end
 return close(results)

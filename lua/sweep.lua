@@ -39,7 +39,7 @@ local function on_time(request)
     })
   elseif state == 'admitted' and is_frozen() then
     -- Its queue is about to change.
-    requests.set_timer(request, now_ms + args.begin_ms)
+    requests.set_timer(request, now_ms + settings.begin_ms)
   elseif state == 'admitted' then
     requests.put_back(request)
   elseif now_ms < grace_until then
@@ -182,7 +182,7 @@ for _, entry in ipairs(unsent) do
   local id, attempt = entry:match('^(%S+) (%S+)$')
   local request = requests.load(id)
   if request and request.state == 'admitted' and request.attempt == tonumber(attempt) then
-    set_score(outbox, entry, now_ms + args.offer_again_ms)
+    set_score(outbox, entry, now_ms + settings.offer_again_ms)
     dispatch[#dispatch + 1] = { id = id, attempt = request.attempt, pool = request.pool }
   else
     set_score(outbox, entry, false)

@@ -197,7 +197,7 @@ end
 
 local function take(first, eligible)
   local queue = first.queue
-  local heads = standing.heads(queue, 2)
+  local heads = standing.heads(queue, '2')
   standing.remove(queue)
   redis.call('ZREM', key.waiting, heads[1].member)
   local request = requests.load_waiting(heads[1].id)
@@ -215,7 +215,7 @@ end
 -- The first in line waits for a quota's refill, and everybody behind who needs that quota waits with
 -- it. What the quota can never pay, since it was lowered, ends.
 local function wait_for_refill(first, limiter)
-  local head = standing.heads(first.queue, 1)[1]
+  local head = standing.heads(first.queue, '1')[1]
   if not buckets.ms_until(limiter, first.cost) then
     requests.finish(requests.load(head.id), {
       state = 'rejected', code = 'invalid_request', message = 'costs more than its quota can ever hold',
@@ -240,7 +240,7 @@ local function open_due()
     else
       for _ = 1, GATES_AT_ONCE do
         local found = redis.call('ZRANGEBYLEX', key.standing, '(q ' .. gate .. '!',
-          '(q ' .. limit_key .. '>', 'LIMIT', 0, 1)[1]
+          '(q ' .. limit_key .. '>', 'LIMIT', '0', '1')[1]
         gate = found and found:match('^q (%S+)')
         if not gate then
           break

@@ -15,8 +15,8 @@ local function close(result)
   for node, list in pairs(events) do
     redis.call('PUBLISH', key.channel .. node, cjson.encode(list))
   end
-  local timer = redis.call('ZRANGE', key.timers, 0, 0, 'WITHSCORES')[2]
-  local offer_again = redis.call('ZRANGE', key.outbox, 0, 0, 'WITHSCORES')[2]
+  local timer = redis.call('ZRANGE', key.timers, '0', '0', 'WITHSCORES')[2]
+  local offer_again = redis.call('ZRANGE', key.outbox, '0', '0', 'WITHSCORES')[2]
   local due = math.min(tonumber(timer or math.huge), tonumber(offer_again or math.huge))
   local rekeying = read(meta, 'rekeying') or nil
   if not rekeying and has_due() then

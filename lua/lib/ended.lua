@@ -8,14 +8,14 @@ local ended = {}
 local others, jobs, past_of = { turned = 'ended_turned' }, { turned = 'jobs_turned' }, nil
 local generations = { others, jobs }
 at_start(function()
-  others.now, others.before, others.keep_ms = key.ended, key.ended_before, args.keep_ms
-  jobs.now, jobs.before, jobs.keep_ms = key.jobs_ended, key.jobs_ended_before, args.keep_job_ms
+  others.now, others.before, others.keep_ms = key.ended, key.ended_before, settings.keep_ms
+  jobs.now, jobs.before, jobs.keep_ms = key.jobs_ended, key.jobs_ended_before, settings.keep_job_ms
   others.sets, jobs.sets, past_of = fresh(others.sets), fresh(jobs.sets), fresh(past_of)
 end)
 
 -- How long what remains of a request is kept, ms.
 function ended.keep_ms(request)
-  return request.job and args.keep_job_ms or args.keep_ms
+  return request.job and settings.keep_job_ms or settings.keep_ms
 end
 
 local function parse_past(stored, keep_ms)

@@ -136,7 +136,7 @@ function limiters.save()
   for limiter in pairs(taken_changed) do
     if limiter.taken > 0 then
       sets[#sets + 1] = limiter.name
-      sets[#sets + 1] = limiter.taken
+      sets[#sets + 1] = whole(limiter.taken)
     else
       removals[#removals + 1] = limiter.name
     end

@@ -53,7 +53,7 @@ local function decode(id, stored, is_held)
   local request = new_request(id, queue, tonumber(cost), tonumber(timeout_ms), tonumber(max_inflight_ms), job == '1',
     some(pool), some(owner), some(rates))
   request.stored, request.stored_in = stored, is_held and 'held' or 'requests'
-  request.sequence, request.created_at = sequence, created_at
+  request.sequence, request.created_at = tonumber(sequence), created_at
   if rest ~= '' then
     for field, value in pairs(cjson.decode(rest)) do
       request[field] = value
@@ -145,7 +145,7 @@ function requests.disown(request)
 end
 
 function encode(request)
-  local record = text_of(request) .. '\n' .. request.sequence .. ' ' .. request.created_at
+  local record = text_of(request) .. '\n' .. whole(request.sequence) .. ' ' .. request.created_at
   if request.admitted_at then
     record = record .. ' ' .. request.admitted_at
   end
@@ -163,6 +163,9 @@ end
 
 -- Writes the records that changed, each to the hash of its state, in the order of the changes.
 function requests.flush()
+  if not changed_requests[1] then
+    return
+  end
   local sets, removals = { held = {}, requests = {} }, { held = {}, requests = {} }
   for _, request in ipairs(changed_requests) do
     local id, hash = request.id, nil
@@ -210,7 +213,7 @@ end
 function count_waiting(request, by)
   local control_point = requests.control_point(request)
   local length = requests.length(control_point) + by
-  write(lengths, control_point, length > 0 and length or false)
+  write(lengths, control_point, length > 0 and whole(length))
 end
 
 -- The rate limits of a request and what it draws from each: 'limiter;tokens,...'.

@@ -40,7 +40,7 @@ function requests.enqueue(request, returns)
   else
     standing.set_last_deadline(queue, request.deadline)
   end
-  if not head or tonumber(request.sequence) < head.sequence then
+  if not head or request.sequence < head.sequence then
     standing.remove(queue)
     standing.put(queue, request)
   end
@@ -62,7 +62,7 @@ local function leave_queue(request)
   else
     standing.set_last_deadline(queue, nil)
   end
-  if standing.state(queue).sequence == tonumber(request.sequence) then
+  if standing.state(queue).sequence == request.sequence then
     standing.remove(queue)
     if behind then
       standing.put(queue, behind)
@@ -89,9 +89,9 @@ end
 -- A prompt goes to BullMQ under a new attempt number: BullMQ ignores a job id that it has seen.
 local function offer(request)
   request.attempt = (request.attempt or 0) + 1
-  set_score(outbox, request.id .. ' ' .. request.attempt, now_ms + args.offer_again_ms)
+  set_score(outbox, request.id .. ' ' .. request.attempt, now_ms + settings.offer_again_ms)
   dispatch[#dispatch + 1] = { id = request.id, attempt = request.attempt, pool = request.pool }
-  set_timer(request, math.min(now_ms + args.begin_ms, request.end_by))
+  set_timer(request, math.min(now_ms + settings.begin_ms, request.end_by))
 end
 
 local function withdraw(request)
@@ -228,7 +228,7 @@ function requests.retry(request, code, message)
   request.failures = (request.failures or 0) + (code == 'unavailable' and 0 or 1)
   if request.cancelled then
     requests.finish(request, { state = 'cancelled', code = 'cancelled', message = request.cancelled })
-  elseif request.failures >= args.max_attempts then
+  elseif request.failures >= settings.max_attempts then
     requests.finish(request, { state = 'failed', code = code, message = message })
   else
     drop_replica(request)

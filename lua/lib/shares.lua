@@ -3,9 +3,9 @@
 
 local unpark
 -- private
-local passed, forgotten_keys
+local passed, forgotten_keys, entered_idle
 at_start(function()
-  passed, forgotten_keys = fresh(passed), fresh(forgotten_keys)
+  passed, forgotten_keys, entered_idle = fresh(passed), fresh(forgotten_keys), 0
 end)
 
 local function idle_member(parent, child)
@@ -40,8 +40,9 @@ local function enter_idle(parent, child, indexed)
   if child.is_key and child.start <= parent.v then
     child.gone = true
   else
-    redis.call('ZADD', key.idle, 0, idle_member(parent, child))
+    redis.call('ZADD', key.idle, '0', idle_member(parent, child))
     child.in_idle = true
+    entered_idle = entered_idle + 1
   end
 end
 
@@ -224,8 +225,8 @@ function tree.move_held(from, to)
   each_level(to, let_in)
 end
 
--- Keys and workloads that v has passed carry no debt: forget a few, so that memory is bounded by
--- who is active. A workload goes only after its keys have gone.
+-- Keys and workloads that v has passed carry no debt: forget more than the step has added, so that
+-- memory is bounded by who is active. A workload goes only after its keys have gone.
 local PRUNED_A_STEP = 4
 local function forget(path)
   local node = inner[path] or fair[path]
@@ -238,11 +239,11 @@ end
 
 local function prune(parent)
   local past = redis.call('ZRANGEBYLEX', key.idle, '[' .. parent.path .. ' ',
-    '(' .. parent.path .. ' ' .. tag_text(parent, parent.v) .. '!', 'LIMIT', 0, PRUNED_A_STEP)
+    '(' .. parent.path .. ' ' .. tag_text(parent, parent.v) .. '!', 'LIMIT', '0', PRUNED_A_STEP + entered_idle)
   for _, member in ipairs(past) do
     local child = member:match('^%S+ %S+ (%S+)$')
     local is_workload = not parent.path:find('/')
-    local below = is_workload and lex_range(key.idle, child, 0, PRUNED_A_STEP) or {}
+    local below = is_workload and lex_range(key.idle, child, '0', PRUNED_A_STEP) or {}
     for _, grandchild in ipairs(below) do
       redis.call('ZREM', key.idle, grandchild)
       forget(grandchild:match('^%S+ %S+ (%S+)$'))
@@ -270,9 +271,11 @@ function tree.save()
     end
     return
   end
-  for _, parent in pairs(passed) do
-    if parent.path ~= ROOT then
-      prune(parent)
+  if next(passed) and redis.call('EXISTS', key.idle) == 1 then
+    for _, parent in pairs(passed) do
+      if parent.path ~= ROOT then
+        prune(parent)
+      end
     end
   end
   for path, node in pairs(inner) do

@@ -26,7 +26,7 @@ end)
 -- One queue more, or less, at a gate and of its key.
 local function count(path, gate, by)
   local queues = tonumber(read(counts, gate) or 0) + by
-  write(counts, gate, queues > 0 and queues)
+  write(counts, gate, queues > 0 and whole(queues))
   local fair_node = tree.fair(path)
   fair_node.queues = fair_node.queues + by
 end
@@ -114,7 +114,7 @@ local function cheapest(gate, fair_path)
   if known then
     return known[1], known[2]
   end
-  local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, 0, 2)
+  local found = lex_range(key.standing, 'c ' .. gate .. ' ' .. fair_path, '0', '2')
   for i, member in ipairs(found) do
     -- After 'c gate key ', a cost of 8 and a sequence of 14.
     found[i] = fair_path .. '/' .. member:sub(#place + 28)
@@ -143,7 +143,7 @@ function standing.remove(queue)
       local next_state = state_of(next_queue)
       next_state.tag = tag_of(path, next_state.cost)
       set_state(next_queue, next_state)
-      redis.call('ZADD', key.standing, 0, key_entry(next_queue, next_state))
+      redis.call('ZADD', key.standing, '0', key_entry(next_queue, next_state))
     end
   end
   set_state(queue, false)
@@ -160,7 +160,7 @@ function standing.put(queue, head)
     open[gate] = true
   end
   local state = {
-    gate = gate, sequence = tonumber(head.sequence), cost = head.cost, tag = tag_of(path, head.cost),
+    gate = gate, sequence = head.sequence, cost = head.cost, tag = tag_of(path, head.cost),
   }
   set_state(queue, state)
   count(path, gate, 1)
@@ -168,15 +168,15 @@ function standing.put(queue, head)
   seen_cheapest[gate .. ' ' .. path.fair] = nil
   local by_age, by_cost = queue_entries(queue, state)
   if not first then
-    redis.call('ZADD', key.standing, 0, by_age, 0, by_cost, 0, key_entry(queue, state))
+    redis.call('ZADD', key.standing, '0', by_age, '0', by_cost, '0', key_entry(queue, state))
     return
   end
   local other = state_of(first)
   if state.cost < other.cost or (state.cost == other.cost and state.sequence < other.sequence) then
     redis.call('ZREM', key.standing, key_entry(first, other))
-    redis.call('ZADD', key.standing, 0, by_age, 0, by_cost, 0, key_entry(queue, state))
+    redis.call('ZADD', key.standing, '0', by_age, '0', by_cost, '0', key_entry(queue, state))
   else
-    redis.call('ZADD', key.standing, 0, by_age, 0, by_cost)
+    redis.call('ZADD', key.standing, '0', by_age, '0', by_cost)
     standing.refile(first)
   end
 end
@@ -192,7 +192,7 @@ function standing.refile(queue)
   redis.call('ZREM', key.standing, key_entry(queue, state))
   state.tag = tag
   set_state(queue, state)
-  redis.call('ZADD', key.standing, 0, key_entry(queue, state))
+  redis.call('ZADD', key.standing, '0', key_entry(queue, state))
   return true
 end
 
@@ -201,7 +201,7 @@ function standing.oldest(gate, fair_path)
   local queue, second = cheapest(gate, fair_path)
   if second then
     local place = 'q ' .. gate .. ' ' .. fair_path
-    queue = fair_path .. '/' .. lex_range(key.standing, place, 0, 1)[1]:sub(#place + 17)
+    queue = fair_path .. '/' .. lex_range(key.standing, place, '0', '1')[1]:sub(#place + 17)
   end
   return queue
 end
@@ -213,7 +213,7 @@ function standing.entry(gate, workload, n)
     return known[workload] or nil
   end
   local place = 'k ' .. gate .. ' ' .. workload
-  local member = lex_range(key.standing, place, n, 1)[1]
+  local member = lex_range(key.standing, place, n == 0 and '0' or n, '1')[1]
   local entry = false
   if member then
     -- A tag of 20, a sequence of 14.
@@ -243,7 +243,7 @@ end
 
 local function member_of(request)
   return line_of(request.queue).number .. ' ' .. pad_sequence(request.sequence) .. ' ' .. request.id .. ' '
-    .. request.cost
+    .. whole(request.cost)
 end
 
 local function parse_member(member)
@@ -251,9 +251,9 @@ local function parse_member(member)
   return { member = member, sequence = tonumber(sequence), id = id, cost = tonumber(cost) }
 end
 
--- The first `count` requests of a queue: sequence, id and cost.
+-- The first `count` (text) requests of a queue: sequence, id and cost.
 function standing.heads(queue, count)
-  local heads = lex_range(key.waiting, line_of(queue).number, 0, count)
+  local heads = lex_range(key.waiting, line_of(queue).number, '0', count)
   for i, member in ipairs(heads) do
     heads[i] = parse_member(member)
   end
@@ -263,7 +263,7 @@ end
 -- The one behind a request in its queue, or nil.
 function standing.behind(request)
   local number = line_of(request.queue).number
-  local member = redis.call('ZRANGEBYLEX', key.waiting, '(' .. member_of(request), '(' .. number .. '!', 'LIMIT', 0, 1)[1]
+  local member = redis.call('ZRANGEBYLEX', key.waiting, '(' .. member_of(request), '(' .. number .. '!', 'LIMIT', '0', '1')[1]
   return member and parse_member(member)
 end
 
@@ -275,7 +275,7 @@ end
 
 -- Stands in its queue from now on, at the place that its sequence gives it.
 function standing.line_up(request)
-  redis.call('ZADD', key.waiting, 0, member_of(request))
+  redis.call('ZADD', key.waiting, '0', member_of(request))
 end
 
 function standing.line_off(request)
@@ -289,7 +289,7 @@ end
 
 -- `deadline` nil: not known.
 function standing.set_last_deadline(queue, deadline)
-  line_of(queue).last = deadline and string.format('%.0f', deadline) or '-'
+  line_of(queue).last = deadline and whole(deadline) or '-'
   changed[queue] = true
 end
 

@@ -3,7 +3,9 @@
 --
 -- KEYS: the domain's keys in the order of src/admission/keys.ts, one hash tag.
 -- ARGV[1]: the clock in ms, '' for the server's own (only tests pass one).
--- ARGV[2]: the arguments of the step, a JSON object. ARGV[3..]: bytes that need no parsing.
+-- ARGV[2]: settings, a JSON object: begin_ms, offer_again_ms, keep_ms, keep_job_ms, max_attempts. Read
+-- anew only when they are others than those of the last call.
+-- ARGV[3]: the arguments of the step, a JSON object. ARGV[4..]: bytes that need no parsing.
 
 local KEY_NAMES = {
   'meta', -- hash: schema, version (of the policies), sequence, body_bytes, service_ms ...
@@ -50,7 +52,9 @@ local function fresh(last)
   return last and not next(last) and last or {}
 end
 
-local KEYS, ARGV, key, now_ms, now_text, args
+local FIRST_BYTES = 4
+
+local KEYS, ARGV, key, now_ms, now_text, args, settings, settings_text
 
 local function start(keys, argv)
   KEYS, ARGV = keys, argv
@@ -63,15 +67,30 @@ local function start(keys, argv)
   end
   if argv[1] == '' then
     local time = redis.call('TIME')
-    now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+    now_text = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
   else
-    now_ms = tonumber(argv[1])
+    now_text = argv[1]
   end
-  now_text = string.format('%.0f', now_ms)
-  args = cjson.decode(argv[2])
+  now_ms = tonumber(now_text)
+  if argv[2] ~= settings_text then
+    settings, settings_text = cjson.decode(argv[2]), argv[2]
+  end
+  args = cjson.decode(argv[3])
   for _, set_up in ipairs(starts) do
     set_up()
   end
+end
+
+-- Whole numbers as text. %d is fast, but a C long, of 32 bits in a WebAssembly server: hence two parts.
+-- Other ways, also a number that is given to redis.call, take several times as long: text is given.
+local function whole(n)
+  if n < 0 then
+    return string.format('%.0f', n)
+  elseif n < 1e9 then
+    return string.format('%d', n)
+  end
+  local low = n % 1e9
+  return string.format('%d%09d', (n - low) / 1e9, low)
 end
 
 -- A hash as the step sees it: a field is read once, and what changed is written by flush, so that
@@ -95,8 +114,9 @@ local function read(hash, field)
 end
 
 -- Values of many fields, in their order, false for none.
+local NOTHING = {}
 local function read_many(name, fields)
-  return #fields > 0 and redis.call('HMGET', name, unpack(fields)) or {}
+  return fields[1] and redis.call('HMGET', name, unpack(fields)) or NOTHING
 end
 
 -- Reads many fields at once, for the `read`s that follow.
@@ -133,13 +153,14 @@ local function flush(hash)
   if not next(hash.changed) then
     return
   end
-  local sets, removals = {}, {}
+  local sets, removals = {}, NOTHING
   for field in pairs(hash.changed) do
     local value = hash.values[field]
     if value then
       sets[#sets + 1] = field
       sets[#sets + 1] = value
     else
+      removals = removals == NOTHING and {} or removals
       removals[#removals + 1] = field
     end
   end
@@ -168,7 +189,7 @@ local function flush_scores(zset)
   local sets, removals = {}, {}
   for member, score in pairs(zset.scores) do
     if score then
-      sets[#sets + 1] = score
+      sets[#sets + 1] = whole(score)
       sets[#sets + 1] = member
     else
       removals[#removals + 1] = member
@@ -181,30 +202,21 @@ end
 
 local meta, timers, outbox
 
--- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14. %d is a C long, of 32
--- bits in a WebAssembly server, hence two halves; %.0f takes any number, but ten times as long.
+-- Fixed width keeps numbers in order in a lex zset. Sequences stay below 10^14.
 local function pad_sequence(n)
   local low = n % 1e8
   return string.format('%06d%08d', (n - low) / 1e8, low)
 end
 
--- A whole number as text: what is small is fast.
-local function whole(n)
-  if n >= 0 and n < 2 ^ 31 then
-    return string.format('%d', n)
-  end
-  return string.format('%.0f', n)
-end
-
 -- A number that is larger than those given before.
 local function next_sequence()
   local number = tonumber(read(meta, 'sequence') or 0) + 1
-  write(meta, 'sequence', number)
+  write(meta, 'sequence', whole(number))
   return number
 end
 
--- Members of a lex zset that begin with `prefix` and a space. Names are percent-encoded, so no
--- name holds a space, and '!' is the character that follows it.
+-- Members of a lex zset that begin with `prefix` and a space; `offset` and `count` as text. Names are
+-- percent-encoded, so no name holds a space, and '!' is the character that follows it.
 local function lex_range(zset, prefix, offset, count)
   return redis.call('ZRANGEBYLEX', zset, '[' .. prefix .. ' ', '(' .. prefix .. '!', 'LIMIT', offset, count)
 end

@@ -106,6 +106,7 @@ export class Admission {
   readonly #settings: AdmissionSettings;
   readonly #clock: (() => number) | undefined;
   readonly #keys: readonly string[];
+  readonly #settingsText: string;
   readonly #scripts: ReadonlyMap<Step, Script>;
   readonly #listeners: ((reply: StepReply) => void)[] = [];
   readonly #submits: Batch<Submitting, SubmitResult>;
@@ -119,6 +120,7 @@ export class Admission {
     this.domain = options.domain;
     this.#redis = options.redis;
     this.#settings = options.settings;
+    this.#settingsText = settingsText(options.settings);
     this.#clock = options.clock;
     this.#keys = keysOfStep(options.domain);
     this.#scripts = new Map(steps.map((step) => [step, loadScript(step, options.patch)]));
@@ -354,22 +356,13 @@ export class Admission {
     bytes: readonly string[] = [],
     moreKeys: readonly string[] = [],
   ): Promise<Result> {
-    const { beginMs, offerAgainMs, keepMs, keepJobMs, maxAttempts } = this.#settings;
     const clock = this.#clock === undefined ? '' : String(this.#clock());
-    const json = JSON.stringify({
-      ...args,
-      begin_ms: beginMs,
-      offer_again_ms: offerAgainMs,
-      max_attempts: maxAttempts,
-      keep_ms: keepMs,
-      keep_job_ms: keepJobMs,
-    });
     const text = await runScript(
       this.#redis,
       step,
       this.#scripts,
       [...this.#keys, ...moreKeys],
-      [clock, json, ...bytes],
+      [clock, this.#settingsText, JSON.stringify(args), ...bytes],
     );
     const reply = JSON.parse(text) as StepReply & { readonly result: Result };
     this.#clockOffsetMs = reply.now - Date.now();
@@ -377,6 +370,17 @@ export class Admission {
     for (const listener of this.#listeners) listener(reply);
     return reply.result;
   }
+}
+
+/** What every step is told. */
+function settingsText(settings: AdmissionSettings): string {
+  return JSON.stringify({
+    begin_ms: settings.beginMs,
+    offer_again_ms: settings.offerAgainMs,
+    max_attempts: settings.maxAttempts,
+    keep_ms: settings.keepMs,
+    keep_job_ms: settings.keepJobMs,
+  });
 }
 
 interface Submitting {
