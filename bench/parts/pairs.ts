@@ -72,7 +72,7 @@ async function measure({ redis, quick }: Context, start: Start, cap: number): Pr
   }
 }
 
-/** A ratio is judged against the peer's easier task, the global cap alone. */
+/** Ratios over the peer's easier task, the global cap alone, and over the same one. */
 function report(load: string, measured: ReadonlyMap<string, number[]>): Measure[] {
   const figures = (name: string) => measured.get(`${load}: ${name}`) ?? [];
   const sluice = figures('Sluice');
@@ -88,8 +88,10 @@ function report(load: string, measured: ReadonlyMap<string, number[]>): Measure[
   });
   return [
     ...rates,
-    over('Bottleneck, global cap', figures('Bottleneck, global cap'), 10),
-    over('redis-semaphore, global cap', figures('redis-semaphore, global cap'), 1),
+    ...['global cap', 'both caps'].flatMap((caps) => [
+      over(`Bottleneck, ${caps}`, figures(`Bottleneck, ${caps}`), 10),
+      over(`redis-semaphore, ${caps}`, figures(`redis-semaphore, ${caps}`), 1),
+    ]),
     over('two empty EVALSHA', measured.get('uncontended: two empty EVALSHA') ?? [], 0.5),
   ];
 }
