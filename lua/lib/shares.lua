@@ -3,9 +3,9 @@
 
 local unpark
 -- private
-local passed, forgotten_keys, entered_idle
+local passed, forgotten_keys
 at_start(function()
-  passed, forgotten_keys, entered_idle = fresh(passed), fresh(forgotten_keys), 0
+  passed, forgotten_keys = fresh(passed), fresh(forgotten_keys)
 end)
 
 local function idle_member(parent, child)
@@ -42,7 +42,6 @@ local function enter_idle(parent, child, indexed)
   else
     redis.call('ZADD', key.idle, '0', idle_member(parent, child))
     child.in_idle = true
-    entered_idle = entered_idle + 1
   end
 end
 
@@ -145,7 +144,7 @@ local function advance(parent, child, cost, weight)
   end
   if tag > parent.v then
     parent.v = tag
-    passed[parent.path] = parent
+    passed[parent] = (passed[parent] or 0) + 1
   end
   -- A refund never takes start back, since tags that stand at other gates must not be too large: what
   -- is left of it counts at the next admissions.
@@ -225,9 +224,9 @@ function tree.move_held(from, to)
   each_level(to, let_in)
 end
 
--- Keys and workloads that v has passed carry no debt: forget more than the step has added, so that
--- memory is bounded by who is active. A workload goes only after its keys have gone.
-local PRUNED_A_STEP = 4
+-- Keys and workloads that v has passed carry no debt: forget more for each admission than it can leave
+-- behind, so that memory is bounded by who is active. A workload goes only after its keys have gone.
+local PRUNED_AN_ADMISSION = 4
 local function forget(path)
   local node = inner[path] or fair[path]
   if node then
@@ -237,25 +236,27 @@ local function forget(path)
   end
 end
 
-local function prune(parent)
+local function prune(parent, most)
   local past = redis.call('ZRANGEBYLEX', key.idle, '[' .. parent.path .. ' ',
-    '(' .. parent.path .. ' ' .. tag_text(parent, parent.v) .. '!', 'LIMIT', '0', PRUNED_A_STEP + entered_idle)
+    '(' .. parent.path .. ' ' .. tag_text(parent, parent.v) .. '!', 'LIMIT', '0', most)
+  local members = {}
   for _, member in ipairs(past) do
     local child = member:match('^%S+ %S+ (%S+)$')
     local is_workload = not parent.path:find('/')
-    local below = is_workload and lex_range(key.idle, child, '0', PRUNED_A_STEP) or {}
+    local below = is_workload and lex_range(key.idle, child, '0', most) or NOTHING
     for _, grandchild in ipairs(below) do
-      redis.call('ZREM', key.idle, grandchild)
+      members[#members + 1] = grandchild
       forget(grandchild:match('^%S+ %S+ (%S+)$'))
     end
-    if #below < PRUNED_A_STEP then
-      redis.call('ZREM', key.idle, member)
+    if #below < most then
+      members[#members + 1] = member
       if is_workload then
         tree.node(child)
       end
       forget(child)
     end
   end
+  call_with('ZREM', key.idle, members)
 end
 
 -- Writes back what changed. With nothing waiting and every lease settled, virtual time starts again
@@ -272,9 +273,9 @@ function tree.save()
     return
   end
   if next(passed) and redis.call('EXISTS', key.idle) == 1 then
-    for _, parent in pairs(passed) do
+    for parent, admissions in pairs(passed) do
       if parent.path ~= ROOT then
-        prune(parent)
+        prune(parent, PRUNED_AN_ADMISSION * admissions)
       end
     end
   end

@@ -203,6 +203,28 @@ test('expired and cancelled heads leave every index', async () => {
   }
 });
 
+test('keys that came once and owe are forgotten, also when many come and go at a time', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 100 }));
+  // Somebody is always there, so that nothing begins again from 0.
+  const other = await world.add({ user: 'other', workload: 'other' });
+  const fair = domainKey(world.domain, 'fair');
+  let most = 0;
+  for (let round = 0; round < 40; round++) {
+    const users = Array.from({ length: 24 }, (_, index) => `u${round}-${index}`);
+    const ids = await Promise.all(users.map((user) => world.add({ user, cost: 10 })));
+    // Each took far more than was charged, so that its debt outlives it.
+    const ended = ids.map((id) => world.admission.finish({ id }, { outcome: 'done', tokens: 100 }));
+    await Promise.all(ended);
+    if (round >= 20) most = Math.max(most, await world.redis.hlen(fair));
+  }
+  // Those of the last rounds, whose debt virtual time has not passed yet.
+  console.log("MOST", most);
+  expect(most).toBeLessThan(24 * 14);
+  await world.check();
+  await world.end(other);
+});
+
 test('a cost of 0 counts as 1, and the largest cost waits its turn and no longer', async () => {
   const [world, line] = await lineOf({ max: 1 });
   await line.block(1, { user: 'x', labels: { tokens: '1' } });
