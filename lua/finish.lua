@@ -2,7 +2,7 @@
 --[[
 finish: holders are done with requests. Frees their slots, settles their tokens, admits the next.
 
-KEYS, ARGV: see lib/step.lua; from KEYS[27] on: the streams of those that have an answer.
+KEYS, ARGV: see lib/step.lua; from KEYS[28] on: the streams of those that have an answer.
 args: items [{id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
   'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (with
   'retry': the replica is left alone that long), answer (which of the answers is its own, from 1)}].

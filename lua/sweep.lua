@@ -126,14 +126,15 @@ local function time_out(entry)
 end
 
 -- Puts a request among the entries that are left, which are in the order of their times, then names.
-local function insert_in_order(entries, at, from, request)
+local function insert_in_order(entries, times, from, request)
   local id, deadline = request.id, request.deadline
-  if at[id] then
+  if times[id] then
     return
   end
-  at[id] = deadline
+  times[id] = deadline
   local place = from
-  while entries[place] and (at[entries[place]] < deadline or (at[entries[place]] == deadline and entries[place] < id)) do
+  while entries[place] and (times[entries[place]] < deadline
+    or (times[entries[place]] == deadline and entries[place] < id)) do
     place = place + 1
   end
   table.insert(entries, place, id)
@@ -161,9 +162,9 @@ end
 
 flush_scores(timers)
 local late = redis.call('ZRANGEBYSCORE', key.timers, '-inf', now_ms, 'WITHSCORES', 'LIMIT', 0, SWEPT_A_STEP)
-local entries, at = {}, {}
+local entries, times = {}, {}
 for i = 1, #late, 2 do
-  entries[#entries + 1], at[late[i]] = late[i], tonumber(late[i + 1])
+  entries[#entries + 1], times[late[i]] = late[i], tonumber(late[i + 1])
 end
 requests.fetch(entries)
 local swept = 0
@@ -172,7 +173,7 @@ while swept < #entries and swept < SWEPT_A_STEP do
   time_out(entries[swept])
   -- Whoever stood behind one that ended may be late as well: it takes its turn.
   for _, request in ipairs(requests.take_woken()) do
-    insert_in_order(entries, at, swept + 1, request)
+    insert_in_order(entries, times, swept + 1, request)
   end
 end
 

@@ -2,7 +2,7 @@
 -- eligible request waits or its bound is reached; what is left is due at once in the next step.
 -- Nothing else takes a slot.
 
-local admit, arrive, may_pass, is_frozen, has_due, add_due
+local admit, arrive, may_pass, has_due, add_due
 -- private
 
 -- Queues moved or requests admitted by one step: keeps a script call short.
@@ -33,12 +33,6 @@ end
 function add_due(entry)
   redis.call('SADD', key.due, entry)
   some_due = true
-end
-
--- While requests are keyed anew after a change of policies, nobody is admitted: whoever does not yet
--- count against a new limit would be let past it.
-function is_frozen()
-  return read(meta, 'rekeying') ~= false
 end
 
 local function open_gates()

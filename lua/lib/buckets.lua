@@ -4,8 +4,8 @@
 -- the first draw. A full bucket has no history and is not stored. Settlement may leave a level below 0.
 --
 -- Levels are tokens times interval: with whole numbers in a policy no time is ever rounded.
--- Stored as 'level from wait_until held_for capacity fill interval', where `from` is the time up to
--- which the level holds.
+-- Stored as 'level from wait_until held_for capacity fill interval since', where `from` is the time up
+-- to which the level holds.
 --
 -- A quota that cannot pay for the request which is first is held for it: `wait_until` its refill
 -- time, or until that request is gone. Meanwhile it is closed to everybody: nobody behind may use
@@ -48,8 +48,10 @@ local function state_of(limiter)
     state = { level = tonumber(level), from = tonumber(from), wait_until = tonumber(wait_until), held_for = held_for }
     if stamp ~= bucket.stamp then
       -- The limit has changed: the tokens stay, as far as they fit, and who is first is asked again.
-      local interval = tonumber(stamp:match('(%S+)$'))
-      state.level = math.floor(state.level / interval * bucket.interval)
+      local interval = tonumber(stamp:match('^%S+ %S+ (%S+)'))
+      if interval ~= bucket.interval then
+        state.level = math.floor(state.level / interval * bucket.interval)
+      end
       state.wait_until, state.held_for = 0, '-'
       touched[limiter.name] = limiter
     end
@@ -116,6 +118,16 @@ function buckets.draw(limiter, tokens)
   touch(limiter)
 end
 
+-- Gives tokens back to a quota whose limit was taken away, for when it is set again.
+function buckets.give_back_gone(name, tokens)
+  local stored = read(stored_buckets, name)
+  if stored then
+    local level, rest, capacity, interval = stored:match('^(%S+) (%S+ %S+ %S+ (%S+) %S+ (%S+) .*)$')
+    level = math.min(capacity * interval, level + tokens * interval)
+    write(stored_buckets, name, string.format('%.17g ', level) .. rest)
+  end
+end
+
 function buckets.hold(limiter, id, tokens)
   local state = state_of(limiter)
   state.wait_until, state.held_for = now_ms + buckets.ms_until(limiter, tokens), id
@@ -137,14 +149,10 @@ function buckets.held_for(limiter)
   return state_of(limiter).held_for
 end
 
--- When its refill time has come, ms of Redis' clock; 0 when it is held for nobody.
-function buckets.wait_until(limiter)
-  return state_of(limiter).wait_until
-end
-
 -- Writes what changed and forgets a few that have filled up.
 function buckets.save()
   if not next(touched) then
+    flush(stored_buckets)
     return
   end
   local full_at = scored(nil, key.full_at)

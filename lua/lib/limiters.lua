@@ -2,7 +2,8 @@
 -- value of a label has units of its own; `pool:` and `replica:` limiters are capacity that can be
 -- missing. What its limit key says makes it one or the other:
 --   '<units>'                                            slots: so many requests at a time
---   'bucket <capacity> <fill> <interval> <even> <delay>' tokens: see lib/buckets.lua
+--   'bucket <capacity> <fill> <interval> <even> <delay> <since>' tokens: see lib/buckets.lua; `since` is
+--                                                        another number whenever the limit is set anew
 -- Invariant: in_flight[limiter] is the number of requests that hold it, and is never raised at or
 -- above the limit, except when requests that run are keyed anew.
 
@@ -16,13 +17,13 @@ at_start(function()
 end)
 
 local function parse_bucket(stored)
-  local capacity, fill, interval, even, delay = stored:match('^bucket (%S+) (%S+) (%S+) (%d) (%d)$')
+  local capacity, fill, interval, even, delay, since = stored:match('^bucket (%S+) (%S+) (%S+) (%d) (%d) (%d+)$')
   if not capacity then
     return nil
   end
   return {
     capacity = tonumber(capacity), fill = tonumber(fill), interval = tonumber(interval),
-    even = even == '1', delay = delay == '1', stamp = capacity .. ' ' .. fill .. ' ' .. interval,
+    even = even == '1', delay = delay == '1', stamp = capacity .. ' ' .. fill .. ' ' .. interval .. ' ' .. since,
   }
 end
 
@@ -115,8 +116,15 @@ function limiters.only_of(path, other)
   return list
 end
 
--- `limit`: units, the text of a bucket, or false for none.
+-- `limit`: units, the text of a bucket without `since`, or false for none.
 function limiters.set_limit(limit_key, limit)
+  if type(limit) == 'string' then
+    local before = read(limits, limit_key)
+    if before and before:match('^(bucket .*) %d+$') == limit then
+      return
+    end
+    limit = limit .. ' ' .. whole(next_sequence())
+  end
   write(limits, limit_key, limit)
   limit_of[limit_key] = nil
   local found = read_limit(limit_key)

@@ -118,6 +118,9 @@ local function give_back_all(needs, unused)
     limiters.give_back(limiter)
     if not limiter.bucket then
       open[limiter.name] = true
+      if unused ~= 0 and is_frozen() then
+        buckets.give_back_gone(limiter.name, unused)
+      end
     elseif unused ~= 0 then
       buckets.draw(limiter, -unused)
       if unused > 0 and buckets.closed(limiter) then

@@ -98,7 +98,7 @@ local function begin_anew_if_passed(path)
 end
 
 -- One more request waits. `returns` is the cost of a request that was admitted, came to nothing
--- and takes its place again: what it was charged is taken back, at once.
+-- and takes its place again: what it was charged is taken back, at once unless others of its key wait.
 function tree.arrive(path, returns)
   begin_anew_if_passed(path)
   each_level(path, join, returns)

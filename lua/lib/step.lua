@@ -24,12 +24,12 @@ local KEY_NAMES = {
   'buckets', -- hash: limiter -> level of a bucket that is not full, see lib/buckets.lua
   'full_at', -- zset: limiter -> when its bucket is full, and forgotten
   'lengths', -- hash: control point -> requests that wait
-  'timers', -- zset: what is due when; one entry for each request, member, replica, held bucket
+  'timers', -- zset: what is due when; at most one entry for each request, member, replica, held bucket
   'outbox', -- zset: 'id attempt' admitted but not yet known to be in BullMQ
   'members', -- hash: id -> gateway or worker (JSON) that is alive
   'replicas', -- hash: id -> replica (JSON)
   'policies', -- hash: name -> policy (JSON)
-  'ended', -- hash: id -> how a request ended (JSON); two generations, see lib/ended.lua
+  'ended', -- hash: id -> how a request ended, and its record; two generations, see lib/ended.lua
   'ended_before',
   'jobs_ended', -- the same for jobs, which are kept for longer
   'jobs_ended_before',
@@ -41,7 +41,8 @@ local FIRST_OWN_KEY = #KEY_NAMES + 1
 local META_FIELDS = { 'sequence', 'version', 'rekeying', 'service_ms', 'body_bytes' }
 
 -- A library is loaded once and called often. What it knows of one call is set up at the beginning of
--- each, by what it gives to at_start: nothing is remembered from call to call.
+-- each, by what it gives to at_start. From call to call it keeps only what the same words always mean:
+-- names of keys, settings, paths of queues.
 local starts = {}
 local function at_start(set_up)
   starts[#starts + 1] = set_up
@@ -206,6 +207,12 @@ local meta, timers, outbox
 local function pad_sequence(n)
   local low = n % 1e8
   return string.format('%06d%08d', (n - low) / 1e8, low)
+end
+
+-- While requests are keyed anew after a change of policies, nobody is admitted: whoever does not yet
+-- count against a new limit would be let past it.
+local function is_frozen()
+  return read(meta, 'rekeying') ~= false
 end
 
 -- A number that is larger than those given before.

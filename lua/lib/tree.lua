@@ -8,9 +8,9 @@
 --   waiting  requests in its queues; held: leases not yet settled
 -- and, for its own children, v (its virtual time: the largest finish tag admitted below it).
 -- `parked` is v of the parent when nothing in an inner node could run first: its time stands still from
--- then on. `seen` is v of the parent when a key's start was fixed; `queues`, how many of a key's are not empty. A workload that comes back when v has
--- passed it, with nothing held, begins anew: its own v is 0 again and its keys' tags are forgotten,
--- which `generation` tells.
+-- then on. `seen` is v of the parent when a key's start was fixed; `queues`, how many queues of a key
+-- are not empty. A workload that comes back when v has passed it, with nothing held, begins anew: its own
+-- v is 0 again and its keys' tags are forgotten, which `generation` tells.
 --
 -- A child with head cost l and weight w has the finish tag start + l / w. The smallest eligible
 -- tag is admitted; then v = max(v, tag). Tags are integers, 1/1000 token. Root, policies and
@@ -61,7 +61,6 @@ local function tag_number(parent, text)
   end
   return tonumber(text:sub(5)) + (tonumber(text:sub(1, 4)) - parent.turns) * SPAN
 end
-tree.tag_number = tag_number
 
 local function parent_of(path)
   if path == ROOT then
@@ -83,7 +82,6 @@ local function parse_inner(path, stored)
   else
     node.start, node.debt, node.waiting, node.held, node.generation = 0, 0, 0, 0, 0
     node.v, node.turns, node.parked = 0, 0, false
-    new_nodes = new_nodes + 1
   end
   return node
 end
@@ -150,11 +148,11 @@ function tree.fold(queue)
   if known.stored or known.waiting + known.held > 0 then
     return queue
   end
-  if redis.call('HLEN', key.tree) + new_nodes <= WORKLOADS then
+  if redis.call('HLEN', key.tree) + new_nodes < WORKLOADS then
+    new_nodes = new_nodes + 1
     return queue
   end
   inner[path.workload] = nil
-  new_nodes = new_nodes - 1
   local policy, rest = queue:match('^([^/]*)/[^/]*(/.*)$')
   return policy .. '/(others)@1' .. rest
 end

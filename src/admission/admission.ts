@@ -366,7 +366,8 @@ export class Admission {
     );
     const reply = JSON.parse(text) as StepReply & { readonly result: Result };
     this.#clockOffsetMs = reply.now - Date.now();
-    this.#someWait = reply.waiting ?? false;
+    // `inspect` only reads, and says neither this nor what is due.
+    if (step !== 'inspect') this.#someWait = reply.waiting ?? false;
     for (const listener of this.#listeners) listener(reply);
     return reply.result;
   }

@@ -26,6 +26,7 @@ export class Dispatcher {
   readonly #queues = new Map<string, Queue<PromptJob>>();
   readonly #pending = new Set<Promise<void>>();
   #handed: PromptJob[] = [];
+  #stopped = false;
   #acknowledging: NodeJS.Timeout | undefined;
 
   constructor(options: DispatcherOptions) {
@@ -34,15 +35,15 @@ export class Dispatcher {
 
   /** Starts the hand-over and returns; a failure goes to `onError`. */
   dispatch(jobs: readonly PromptJob[]): void {
-    const work = this.#hand(jobs).catch(this.#options.onError);
-    this.#pending.add(work);
-    void work.finally(() => this.#pending.delete(work));
+    this.#track(this.#hand(jobs));
   }
 
   /** Waits for what was begun, then closes the queues. */
   async stop(): Promise<void> {
+    this.#stopped = true;
     await Promise.all(this.#pending);
-    await this.#acknowledge().catch(this.#options.onError);
+    this.#track(this.#acknowledge());
+    await Promise.all(this.#pending);
     await Promise.all([...this.#queues.values()].map((queue) => queue.close()));
     this.#queues.clear();
   }
@@ -59,10 +60,15 @@ export class Dispatcher {
         })),
       );
       this.#handed.push(...list);
-      this.#acknowledging ??= setTimeout(() => {
-        this.#acknowledge().catch(this.#options.onError);
-      }, acknowledgeMs);
+      if (this.#stopped) continue;
+      this.#acknowledging ??= setTimeout(() => this.#track(this.#acknowledge()), acknowledgeMs);
     }
+  }
+
+  #track(work: Promise<void>): void {
+    const done = work.catch(this.#options.onError);
+    this.#pending.add(done);
+    void done.finally(() => this.#pending.delete(done));
   }
 
   async #acknowledge(): Promise<void> {

@@ -58,9 +58,9 @@ export function keptLabels({
 /** Where the policies put a request that is in the system already. */
 function queueOf(request: LiveRequest, policies: readonly Policy[]): string {
   const { [headerPriorityLabel]: kept, ...labels } = request.labels;
-  const [headerPriority, ...boundLabels] =
-    kept === undefined ? [] : (JSON.parse(kept) as [number, ...string[]]);
   try {
+    const [headerPriority, ...boundLabels] =
+      kept === undefined ? [] : (JSON.parse(kept) as [number, ...string[]]);
     return schedule(policies, {
       controlPoint: request.control_point,
       labels,

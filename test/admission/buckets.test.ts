@@ -240,6 +240,34 @@ test('a quota that is raised or taken away lets its waiters go', async () => {
   await world.check();
 });
 
+test('a quota that was held, taken away and set again is held for nobody', async () => {
+  const world = await newWorld();
+  const quota = quotaDocument({ capacity: 100, fill: 1 });
+  await world.policies(quota);
+  await world.add({ cost: 100 });
+  const waits = await world.add({ cost: 50 });
+  await world.policies(policyDocument({ max: 10, name: 'quota' }));
+  expect(await world.state(waits)).toBe('admitted');
+  // Past the refill that it was held for.
+  await world.pass(600 * second);
+  await world.policies(quota);
+  expect(await world.state(await world.add({ cost: 1 }))).toBe('admitted');
+  await world.check();
+});
+
+test('tokens move with a request that is keyed anew, there and back', async () => {
+  const world = await newWorld();
+  const quota = { capacity: 200, fill: 1 };
+  await world.policies(quotaDocument(quota));
+  const held = await world.add({ user: 'a', cost: 90 });
+  await world.policies(quotaDocument({ ...quota, label: 'user_id' }));
+  await world.policies(quotaDocument(quota));
+  await world.end(held, 90);
+  expect(await world.state(await world.add({ user: 'b', cost: 110 }))).toBe('admitted');
+  expect(await world.state(await world.add({ user: 'b', cost: 1 }))).toBe('waiting');
+  await world.check();
+});
+
 test('labels that are not used any more leave nothing behind', async () => {
   const world = await newWorld();
   await world.policies(

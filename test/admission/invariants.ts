@@ -1,7 +1,7 @@
 /**
  * What must hold after every step, recounted from the raw keys by code that shares nothing with the
- * Lua: no counter that differs from a recount, nobody eligible who waits, one timer for each
- * request, and nothing left of those that ended.
+ * Lua: no counter that differs from a recount, nobody eligible who waits, every request
+ * found at its time, and nothing left of those that ended.
  */
 
 import { isDeepStrictEqual } from 'node:util';
@@ -118,7 +118,10 @@ export function checkSnapshot({ hashes: maps, zsets: lists, due }: Snapshot): vo
     Object.entries(buckets).flatMap(([name, text]) => {
       const [, , waitUntil, id = '', ...rule] = text.split(' ');
       // Held by a rule that is not in force any more is not held.
-      const isOld = !limits[name.split('=')[0] ?? name]?.startsWith(`bucket ${rule.join(' ')} `);
+      const [, capacity, fill, interval, , , since] = (
+        limits[name.split('=')[0] ?? name] ?? ''
+      ).split(' ');
+      const isOld = rule.join(' ') !== [capacity, fill, interval, since].join(' ');
       return waitUntil === '0' || isOld ? [] : [[name, { id, at: Number(waitUntil) }] as const];
     }),
   );

@@ -443,6 +443,27 @@ test('invented workloads share one queue of shares past a limit, and steps stay 
   await world.check();
 });
 
+test('which invented workloads share does not depend on whether they come in one call', async () => {
+  const queues = [];
+  for (const together of [true, false]) {
+    const world = await newWorld();
+    await world.policies(policyDocument({ max: 1_000 }));
+    const names = Array.from({ length: 140 }, (_, index) => `w${index}`);
+    for (const name of names.slice(0, 120)) await world.add({ workload: name });
+    const ids = [];
+    if (together) {
+      ids.push(
+        ...(await Promise.all(names.slice(120).map((name) => world.add({ workload: name })))),
+      );
+    } else {
+      for (const name of names.slice(120)) ids.push(await world.add({ workload: name }));
+    }
+    queues.push(await Promise.all(ids.map(async (id) => (await world.record(id)).queue)));
+    await world.check();
+  }
+  expect(queues[0]).toEqual(queues[1]);
+});
+
 test('steps that free memory run when Redis is full; submit does not', async () => {
   const server = await startTestRedis();
   onTestFinished(() => server.stop());

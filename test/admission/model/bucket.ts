@@ -72,10 +72,10 @@ export class ModelBucket {
     this.#rule = rule;
     this.#level = stored?.level ?? fullLevel(rule);
     this.#fromMs = stored?.fromMs ?? nowMs;
-    if (stored && stored.stamp !== stampOf(rule)) {
+    if (stored && stored.intervalMs !== rule.intervalMs) {
       this.#level = Math.floor((stored.level / stored.intervalMs) * rule.intervalMs);
-      this.hold = undefined;
     }
+    if (stored && stored.stamp !== stampOf(rule)) this.hold = undefined;
     this.#level = Math.min(fullLevel(rule), this.#level);
   }
 
@@ -97,14 +97,14 @@ export interface StoredBucket {
   readonly stamp: string;
 }
 
-/** Reads `level from wait_until held_for capacity fill interval`, see lua/lib/buckets.lua. */
+/** Reads `level from wait_until held_for capacity fill interval since`, see lua/lib/buckets.lua. */
 export function parseBucket(text: string): StoredBucket {
   const [level, fromMs, , , ...rule] = text.split(' ');
   return {
     level: Number(level),
     fromMs: Number(fromMs),
     intervalMs: Number(rule[2]),
-    stamp: rule.join(' '),
+    stamp: rule.slice(0, 3).join(' '),
   };
 }
 
