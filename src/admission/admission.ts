@@ -5,6 +5,7 @@ import { domainKey, keySchema, keysOfStep, streamKey } from './keys.ts';
 import { loadScript, type Patch, runScript, type Script } from './scripts.ts';
 import { word } from './text.ts';
 import type {
+  AdmissionSettings,
   BeginResult,
   CancelResult,
   ConfigureResult,
@@ -26,31 +27,14 @@ import type {
   SubmitResult,
   SweepResult,
 } from './types.ts';
-import { policyText, readableEnd, readableRequest, type Stored, submitItem } from './wire.ts';
-
-/** Bounds and periods of the engine, in ms unless named otherwise. */
-export interface AdmissionSettings {
-  /** An admitted prompt that no worker begins within this waits again. */
-  readonly beginMs: number;
-  /** A worker's lease between two heartbeats. */
-  readonly heartbeatMs: number;
-  /** A process without a sign of life for this is gone. */
-  readonly memberMs: number;
-  /** An offer to BullMQ that nobody confirmed is made again after this. */
-  readonly offerAgainMs: number;
-  /** An id older than this that nobody remembers is not a new request. */
-  readonly idAgeMs: number;
-  /** Bytes of all bodies in Redis. */
-  readonly bodyLimit: number;
-  /** Requests that may wait, in the whole domain. */
-  readonly waitingLimit: number;
-  /** Failed attempts after which a prompt has failed. */
-  readonly maxAttempts: number;
-  /** How long what remains of an ended request is kept, at least {@link idAgeMs}. */
-  readonly keepMs: number;
-  /** The same for jobs. */
-  readonly keepJobMs: number;
-}
+import {
+  policyText,
+  readableEnd,
+  readableRequest,
+  type Stored,
+  settingsText,
+  submitItem,
+} from './wire.ts';
 
 export interface AdmissionOptions {
   readonly redis: Redis;
@@ -371,17 +355,6 @@ export class Admission {
     for (const listener of this.#listeners) listener(reply);
     return reply.result;
   }
-}
-
-/** What every step is told. */
-function settingsText(settings: AdmissionSettings): string {
-  return JSON.stringify({
-    begin_ms: settings.beginMs,
-    offer_again_ms: settings.offerAgainMs,
-    max_attempts: settings.maxAttempts,
-    keep_ms: settings.keepMs,
-    keep_job_ms: settings.keepJobMs,
-  });
 }
 
 interface Submitting {

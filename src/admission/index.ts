@@ -1,4 +1,4 @@
-export { Admission, type AdmissionSettings, type StepReply } from './admission.ts';
+export { Admission, type StepReply } from './admission.ts';
 export { makeId, parseId } from './ids.ts';
 export { nodeChannel, streamKey } from './keys.ts';
 export { Sweeper } from './sweeper.ts';

@@ -1,5 +1,29 @@
 /** What goes into the atomic steps and what comes out: words, not codes. */
 
+/** Bounds and periods of the engine, in ms unless named otherwise. */
+export interface AdmissionSettings {
+  /** An admitted prompt that no worker begins within this waits again. */
+  readonly beginMs: number;
+  /** A worker's lease between two heartbeats. */
+  readonly heartbeatMs: number;
+  /** A process without a sign of life for this is gone. */
+  readonly memberMs: number;
+  /** An offer to BullMQ that nobody confirmed is made again after this. */
+  readonly offerAgainMs: number;
+  /** An id older than this that nobody remembers is not a new request. */
+  readonly idAgeMs: number;
+  /** Bytes of all bodies in Redis. */
+  readonly bodyLimit: number;
+  /** Requests that may wait, in the whole domain. */
+  readonly waitingLimit: number;
+  /** Failed attempts after which a prompt has failed. */
+  readonly maxAttempts: number;
+  /** How long what remains of an ended request is kept, at least {@link idAgeMs}. */
+  readonly keepMs: number;
+  /** The same for jobs. */
+  readonly keepJobMs: number;
+}
+
 /** States of a request, see docs/design.md. */
 export type RequestState =
   | 'waiting'

@@ -1,7 +1,18 @@
 /** What goes to the steps and comes back, in the form that they keep. */
 import { parseId } from './ids.ts';
 import { labelsText, none, readLabels, word } from './text.ts';
-import type { EndedRecord, PolicyRecord, Submission } from './types.ts';
+import type { AdmissionSettings, EndedRecord, PolicyRecord, Submission } from './types.ts';
+
+/** What every step is told, see lua/lib/step.lua. */
+export function settingsText(settings: AdmissionSettings): string {
+  return JSON.stringify({
+    begin_ms: settings.beginMs,
+    offer_again_ms: settings.offerAgainMs,
+    max_attempts: settings.maxAttempts,
+    keep_ms: settings.keepMs,
+    keep_job_ms: settings.keepJobMs,
+  });
+}
 
 /** A submission as the step reads it, see lua/submit.lua. */
 export function submitItem(submission: Submission): readonly (string | number)[] {

@@ -2,8 +2,9 @@
 
 import type { Redis } from 'ioredis';
 import { expect, onTestFinished } from 'vitest';
-import { Admission, type AdmissionSettings } from '../../src/admission/admission.ts';
 import {
+  Admission,
+  type AdmissionSettings,
   type Dispatch,
   type Holder,
   makeId,
