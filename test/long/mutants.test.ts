@@ -68,7 +68,7 @@ const mutants: readonly Mutant[] = [
   {
     name: 'whoever stands behind one that left has no deadline',
     theme: themes.slots,
-    from: 'set_timer(request, request.deadline)\n  if request.deadline <= now_ms then',
+    from: 'set_score(timers, id, deadline)\n  if deadline <= now_ms then',
     to: 'if false then',
   },
   {
@@ -116,8 +116,8 @@ const mutants: readonly Mutant[] = [
   {
     name: 'keys are compared by their cheapest heads',
     theme: themes.slots,
-    from: 'if not head or state.sequence < head.sequence then',
-    to: 'if not head then',
+    from: 'if head and head.sequence < state.sequence then',
+    to: 'if head then',
   },
   {
     name: 'a prompt that nobody began stays charged',
