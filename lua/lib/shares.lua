@@ -221,6 +221,7 @@ end
 -- A request that holds slots belongs to another queue from now on; what it was charged stays.
 function tree.move_held(from, to)
   each_level(from, correct, 1, 1)
+  begin_anew_if_passed(to)
   each_level(to, let_in)
 end
 
