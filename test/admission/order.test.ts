@@ -270,3 +270,19 @@ test('a blocked workload comes back next in line, with nothing saved up', async 
   expect(countOf(order, 'capped')).toBeGreaterThanOrEqual(5);
   expect(countOf(order, 'capped')).toBeLessThanOrEqual(8);
 });
+
+test('a held request that is keyed anew joins like any other: a workload that was passed begins anew', async () => {
+  const world = await newWorld();
+  await world.pool('gpu', 1);
+  await world.policies(policyDocument({ max: 10 }));
+  const large = await world.add({ user: 'a', cost: 300, pool: 'gpu' });
+  expect(await world.state(large)).toBe('admitted');
+  await world.policies(policyDocument({ max: 10, perLabel: { user_id: 5 } }));
+  const small = await world.add({ user: 'b', cost: 1, pool: 'gpu' });
+  // Nobody begins it: it waits again, behind the tag of the smaller one.
+  await world.beat('worker-gpu', { gpu: 1 });
+  await world.pass(6_000);
+  expect(await world.state(small)).toBe('admitted');
+  expect(await world.state(large)).toBe('waiting');
+  await world.check();
+});
