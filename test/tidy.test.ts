@@ -90,7 +90,7 @@ const rules: { name: string; rule: Rule; bad: File[]; good: File[] }[] = [
     rule: skipsNoTest,
     bad: [
       // Texts for the rule to find, not tests of ours: nothing is skipped or alone here.
-      { path: 'test/a.test.ts', text: "test.only('a', () => {});" },
+      { path: 'test/a.test.ts', text: "test.only('a', () => {});" }, // a text: no test runs alone
       { path: 'test/policy/a.test.ts', text: "\ndescribe.skip('a', () => {});" },
     ],
     good: [{ path: 'test/a.test.ts', text: "test.runIf(linux)('a', () => {});" }],

@@ -17,6 +17,7 @@ import { createLog } from '../../src/telemetry/index.ts';
 import { startWorker } from '../../workers/index.ts';
 import { settings } from '../admission/world.ts';
 import { type TestRedis, testRedis } from '../support/redis.ts';
+import { slotValues } from './policies.ts';
 
 export interface WorldOptions {
   /** Fields of the config file, over those of the world. */
@@ -135,23 +136,7 @@ export async function eventually(condition: () => Promise<boolean>): Promise<voi
 
 /** Values of a policy on `mistral-prompt`, as the first run has it. */
 export function policyValues(max: number, name = 'mistral'): object {
-  return {
-    blueprint: 'concurrency-scheduling/base',
-    policy: {
-      policy_name: name,
-      concurrency_scheduler: {
-        max_concurrency: max,
-        concurrency_limiter: { max_inflight_duration: '60s' },
-        scheduler: {
-          priority_label_key: 'priority',
-          tokens_label_key: 'tokens',
-          workload_label_key: 'workload',
-          fairness_label_key: 'user_id',
-        },
-        selectors: [{ control_point: 'mistral-prompt' }],
-      },
-    },
-  };
+  return slotValues({ max, name });
 }
 
 function worldFields(replicaUrl: string, options: WorldOptions): object {
