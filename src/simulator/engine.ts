@@ -65,16 +65,22 @@ export class Engine {
   }
 
   /**
-   * Hand a request to the card. The returned function takes it back and frees its place at once;
-   * it may be called at any time and more than once.
+   * Hand a request to the card. The returned function takes it back, frees its place at once and
+   * tells how many tokens are written; it may be called at any time and more than once, and is
+   * without effect, and undefined, when the request has ended.
    */
-  run(work: Work, listener: Listener): () => void {
+  run(work: Work, listener: Listener): () => number | undefined {
     const id = this.#nextId++;
     this.#listeners.set(id, listener);
     this.#dispatch(this.#gpu.arrive(id, work, this.#modelNow()));
     return () => {
-      if (!this.#listeners.delete(id)) return;
-      this.#dispatch(this.#gpu.leave(id, this.#modelNow()));
+      if (!this.#listeners.delete(id)) return undefined;
+      const now = this.#modelNow();
+      const events = this.#gpu.advance(now);
+      // Not on the card any more: its last token is written, and its timer about to say so.
+      const written = this.#gpu.written(id) ?? work.answerTokens;
+      this.#dispatch([...events, ...this.#gpu.leave(id, now)]);
+      return written;
     };
   }
 

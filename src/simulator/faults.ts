@@ -13,6 +13,18 @@ import { randomFrom } from './text.ts';
  * - `slow`: the answer takes `factor` times as long, and holds its place so long.
  * - `cut`: the connection is destroyed after `after_tokens` of the answer.
  * - `die`: the process ends, at once or after `after_tokens` of the answer.
+ * - `stall`: silent after `after_tokens` of a stream, or from the start where nothing is streamed,
+ *   with the connection open until the client leaves. Its tokens written, it has left the batch.
+ * - `malformed`: after `after_tokens` a stream has a message that is no JSON and then ends, without
+ *   the protocol's own end; what is not streamed is the first half of its body, with status 200.
+ * - `endless`: the words are repeated at the normal pace, whatever limit the caller set, until the
+ *   client leaves; what is not streamed is a JSON text that is never closed.
+ * - `flood`: after `after_tokens` a stream has one message with a text of `bytes`, and goes on; what
+ *   is not streamed has a text of `bytes`. An embedding has no text and is as ever.
+ * - `stream_error`: after `after_tokens` a stream reports an error as its protocol does, and ends
+ *   without the protocol's own end; what is not streamed is answered 500.
+ * - `headers`: a good answer with odd headers: two cookies, 8 KiB in one, Latin-1, a parameter of
+ *   the content type twice, and, where it is streamed, a trailer.
  */
 export type FaultMode = (typeof faultModes)[number];
 
@@ -25,6 +37,12 @@ const faultModes = [
   'slow',
   'cut',
   'die',
+  'stall',
+  'malformed',
+  'endless',
+  'flood',
+  'stream_error',
+  'headers',
 ] as const;
 
 /** Spelled as in the JSON of `POST /sim/faults`. */
@@ -44,8 +62,13 @@ export interface Fault {
   readonly retry_after_s?: number;
   /** `slow`: at least 1; absent: 4. */
   readonly factor?: number;
-  /** `cut` (absent: 1) and `die` (absent: on arrival): tokens that the client still gets. */
+  /**
+   * Tokens of the answer that come first; of a shorter answer all. `cut`, `stall`, `malformed`,
+   * `flood`, `stream_error` (absent: 1) and `die` (absent: on arrival).
+   */
   readonly after_tokens?: number;
+  /** `flood`: length of the text; absent: 10,000,000. */
+  readonly bytes?: number;
 }
 
 type Field = Exclude<keyof Fault, 'mode'>;
@@ -62,6 +85,12 @@ const fieldsOf: Record<FaultMode, readonly Field[]> = {
   slow: [...perRequest, 'factor'],
   cut: [...perRequest, 'after_tokens'],
   die: [...perRequest, 'after_tokens'],
+  stall: [...perRequest, 'after_tokens'],
+  malformed: [...perRequest, 'after_tokens'],
+  endless: perRequest,
+  flood: [...perRequest, 'after_tokens', 'bytes'],
+  stream_error: [...perRequest, 'after_tokens'],
+  headers: perRequest,
 };
 
 const checks: Record<Field, { expected: string; holds: (value: unknown) => boolean }> = {
@@ -73,6 +102,7 @@ const checks: Record<Field, { expected: string; holds: (value: unknown) => boole
   retry_after_s: integer(0, 86_400),
   factor: number(1, 1e6),
   after_tokens: integer(0, 1e9),
+  bytes: integer(1, 1e8),
 };
 
 /**

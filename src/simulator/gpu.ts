@@ -80,6 +80,9 @@ interface Resident {
 /** Events this close together are one, in ms: far below any step, far above rounding. */
 const sameInstantMs = 1e-6;
 
+/** A token is whole when so little of it is missing: rounding. */
+const sameTokens = 1e-9;
+
 /**
  * The card. Each method takes the time `now` (ms, never running backwards), brings the state there
  * and returns what happened since the last call, in order, each with its exact time.
@@ -152,6 +155,14 @@ export class Gpu {
   nextEventAt(): number | undefined {
     const waitMs = this.#nextWaitMs();
     return waitMs === undefined ? undefined : this.#now + waitMs;
+  }
+
+  /** Whole tokens that a request has written by the last call; undefined when it is not here. */
+  written(id: number): number | undefined {
+    const resident = this.#batch.get(id);
+    if (resident?.prefilledAt === undefined) return resident || this.#queue.has(id) ? 0 : undefined;
+    const part = this.#group(resident) - resident.remaining;
+    return resident.written + Math.max(0, Math.floor(part + sameTokens));
   }
 
   #nextWaitMs(): number | undefined {

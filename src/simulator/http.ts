@@ -5,10 +5,10 @@ import { errorTable, SluiceError } from '../errors.ts';
 import type { Page } from './protocol.ts';
 
 /**
- * The JSON body. Throws `payload_too_large` beyond `bodyBytes`, `invalid_request` when it is not
- * JSON, and whatever the socket says when the client leaves half-way.
+ * The body as text. Throws `payload_too_large` beyond `bodyBytes`, and whatever the socket says when
+ * the client leaves half-way.
  */
-export async function readJson(request: IncomingMessage, bodyBytes: number): Promise<unknown> {
+export async function readBody(request: IncomingMessage, bodyBytes: number): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -18,8 +18,13 @@ export async function readJson(request: IncomingMessage, bodyBytes: number): Pro
     }
     chunks.push(chunk);
   }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/** A body as JSON, or `invalid_request`. */
+export function parseJson(text: string): unknown {
   try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    return JSON.parse(text);
   } catch (cause) {
     throw new SluiceError('invalid_request', 'the body is not valid JSON', { cause });
   }
@@ -31,11 +36,10 @@ export function header(request: IncomingMessage, name: string): string | undefin
 }
 
 export function sendPage(response: ServerResponse, status: number, page: Page): void {
-  response.writeHead(status, {
-    'content-type': page.contentType,
-    'content-length': Buffer.byteLength(page.body),
-  });
-  response.end(page.body);
+  // As bytes: Node would send the headers before a short text in the text's encoding, not in Latin-1.
+  const body = Buffer.from(page.body);
+  response.writeHead(status, { 'content-type': page.contentType, 'content-length': body.length });
+  response.end(body);
 }
 
 /** Answer with an error; `page` is its body in the protocol's own shape. */

@@ -43,16 +43,26 @@ export interface LogEntry {
   readonly path: string;
   readonly stream: boolean;
   readonly prompt_tokens: number;
+  /** Length of the answer when nothing breaks it. */
   readonly answer_tokens: number;
+  /** Tokens that were really written until it ended; null while it runs. */
+  readonly generated_tokens: number | null;
   readonly started_at: number;
   readonly ended_at: number | null;
   readonly outcome: Outcome | 'running';
   /** The fault that it was hit by. */
   readonly fault: string | null;
+  /** The body as received, its first 65,536 characters; only with `keepBodies`, and of a POST. */
+  readonly body?: string;
+  /** The same of the query, without the `?`, as it was encoded. */
+  readonly query?: string;
 }
 
 /** What the caller knows of a prompt when it starts. */
-export type Entry = Omit<LogEntry, 'order' | 'started_at' | 'ended_at' | 'outcome'>;
+export type Entry = Omit<
+  LogEntry,
+  'order' | 'started_at' | 'ended_at' | 'outcome' | 'generated_tokens'
+>;
 
 type Numbers = { -readonly [Name in keyof Counts]: number };
 
@@ -77,27 +87,30 @@ export class Ledger {
     return [...this.#log.values()];
   }
 
-  /** A prompt is taken. The returned function ends it; only the first call counts. */
-  start(entry: Entry): (outcome: Outcome) => void {
+  /**
+   * A prompt is taken. The returned function ends it, with the tokens that were written; only the
+   * first call counts.
+   */
+  start(entry: Entry): (outcome: Outcome, generated: number) => void {
     this.#numbers.in_flight += 1;
     this.#numbers.in_flight_max = Math.max(this.#numbers.in_flight_max, this.#numbers.in_flight);
     const order = this.#write(entry);
     const log = this.#log;
     let open = true;
     this.#changed();
-    return (outcome) => {
+    return (outcome, generated) => {
       if (!open) return;
       open = false;
       this.#numbers.in_flight -= 1;
       assert(this.#numbers.in_flight >= 0);
-      this.#close(log, order, outcome);
+      this.#close(log, order, outcome, generated);
       this.#changed();
     };
   }
 
   /** A prompt is turned away by a fault: it never held anything, but it was given to us. */
   fail(entry: Entry): void {
-    this.#close(this.#log, this.#write(entry), 'failed');
+    this.#close(this.#log, this.#write(entry), 'failed', 0);
     this.#changed();
   }
 
@@ -160,15 +173,19 @@ export class Ledger {
     this.#order += 1;
     const order = this.#order;
     const started_at = Date.now();
-    this.#log.set(order, { order, ...entry, started_at, ended_at: null, outcome: 'running' });
+    this.#log.set(order, {
+      ...{ order, ...entry, started_at, ended_at: null },
+      ...{ generated_tokens: null, outcome: 'running' },
+    });
     this.#log.delete(order - this.#logSize);
     return order;
   }
 
-  #close(log: Map<number, LogEntry>, order: number, outcome: Outcome): void {
+  #close(log: Map<number, LogEntry>, order: number, outcome: Outcome, generated: number): void {
     this.#numbers[outcome] += 1;
     const entry = log.get(order);
-    if (entry) log.set(order, { ...entry, ended_at: Date.now(), outcome });
+    if (!entry) return;
+    log.set(order, { ...entry, ended_at: Date.now(), generated_tokens: generated, outcome });
   }
 
   #changed(): void {

@@ -5,17 +5,20 @@
 
 import { SluiceError } from '../errors.ts';
 import type { Timing } from './engine.ts';
-import type { Call, Catalog, Incoming, Protocol, Rendering } from './protocol.ts';
+import type { Call, Catalog, Incoming, Protocol } from './protocol.ts';
 import {
   conversationOf,
   flagOf,
   integerOf,
   invalid,
   isObject,
+  jsonFrame,
   jsonPage,
   objectOf,
   textOf,
   textsOf,
+  toolFrame,
+  toolOf,
 } from './protocol.ts';
 import { type Answer, countTokens, embed } from './text.ts';
 
@@ -26,12 +29,14 @@ export const ollama: Protocol = {
     'POST /api/generate': generate,
     'POST /api/chat': chat,
     'POST /api/embed': embedding,
+    'POST /api/embeddings': olderEmbedding,
   },
   pages: {
     'GET /': () => ({ contentType: 'text/plain; charset=utf-8', body: 'Ollama is running' }),
     'GET /api/version': () => jsonPage({ version: '0.0.0-simulator' }),
     'GET /api/tags': (_, catalog) =>
       jsonPage({ models: catalog.models.map((name) => description(name, catalog)) }),
+    'GET /api/ps': loaded,
     'POST /api/show': show,
   },
   error: (error) => jsonPage({ error: error.message }),
@@ -51,9 +56,15 @@ function generate(incoming: Incoming, catalog: Catalog): Call {
 function chat(incoming: Incoming, catalog: Catalog): Call {
   const fields = objectOf(incoming.body);
   const model = modelOf(fields, catalog);
-  return answerCall(fields, model, conversationOf(fields), (text) => ({
-    message: { role: 'assistant', content: text },
-  }));
+  const tool = toolOf(fields);
+  const say: Say = (text) => ({ message: { role: 'assistant', content: text } });
+  const call = answerCall(fields, model, conversationOf(fields), say);
+  if (tool === undefined) return call;
+  return {
+    ...call,
+    frame: toolFrame,
+    render: (answer) => toolRendering(model, call.promptTokens, answer, tool),
+  };
 }
 
 function answerCall(fields: Record<string, unknown>, model: string, input: string, say: Say): Call {
@@ -66,12 +77,13 @@ function answerCall(fields: Record<string, unknown>, model: string, input: strin
     promptTokens,
     kind: 'answer',
     maxTokens: predict > 0 ? predict : undefined, // Ollama takes 0, -1 and -2 as "no limit"
+    frame: fields.format === 'json' ? jsonFrame : undefined,
     stream: flagOf(fields, 'stream', true),
     render: (answer) => answerRendering(model, promptTokens, answer, say),
   };
 }
 
-function answerRendering(model: string, promptTokens: number, answer: Answer, say: Say): Rendering {
+function answerRendering(model: string, promptTokens: number, answer: Answer, say: Say) {
   const head = () => ({ model, created_at: new Date().toISOString() });
   const final = (text: string, timing: Timing) => ({
     ...head(),
@@ -86,13 +98,26 @@ function answerRendering(model: string, promptTokens: number, answer: Answer, sa
     eval_duration: nanoseconds(timing.decodeMs),
   });
   return {
-    whole: (timing) => jsonPage(final(answer.tokens.join(''), timing)),
+    whole: (timing: Timing) => jsonPage(final(answer.tokens.join(''), timing)),
     stream: {
       contentType: 'application/x-ndjson',
-      chunk: (text) => `${JSON.stringify({ ...head(), ...say(text), done: false })}\n`,
-      last: (timing) => `${JSON.stringify(final('', timing))}\n`,
+      chunk: (text: string) => `${JSON.stringify({ ...head(), ...say(text), done: false })}\n`,
+      last: (timing: Timing) => `${JSON.stringify(final('', timing))}\n`,
+      broken: `{"model":${JSON.stringify(model)},"created_at"\n`,
+      error: `${JSON.stringify({ error: 'a simulated error in the stream' })}\n`,
     },
   };
+}
+
+/** A tool call is one piece: a stream is silent until the arguments are all written. */
+function toolRendering(model: string, promptTokens: number, answer: Answer, tool: string) {
+  const say: Say = (text) => {
+    const calls = text && [{ function: { name: tool, arguments: JSON.parse(text) } }];
+    return { message: { role: 'assistant', content: '', ...(calls && { tool_calls: calls }) } };
+  };
+  const { whole, stream } = answerRendering(model, promptTokens, answer, say);
+  const last = (timing: Timing) => `${stream.chunk(answer.tokens.join(''))}${stream.last(timing)}`;
+  return { whole, stream: { ...stream, chunk: () => '', last } };
 }
 
 function embedding(incoming: Incoming, catalog: Catalog): Call {
@@ -115,6 +140,31 @@ function embedding(incoming: Incoming, catalog: Catalog): Call {
     stream: false,
     render: () => ({ whole }),
   };
+}
+
+/** One text, and the vector alone. */
+function olderEmbedding(incoming: Incoming, catalog: Catalog): Call {
+  const fields = objectOf(incoming.body);
+  modelOf(fields, catalog);
+  const input = textOf(fields, 'prompt');
+  const whole = () => jsonPage({ embedding: embed(input, catalog.embeddingDimensions) });
+  return {
+    input,
+    promptTokens: countTokens(input),
+    kind: 'embedding',
+    stream: false,
+    render: () => ({ whole }),
+  };
+}
+
+/** The one model that is in memory, under its own name. */
+function loaded(_: Incoming, catalog: Catalog) {
+  const models = catalog.models.slice(0, 1).map((name) => {
+    const { modified_at: _modified, ...model } = description(name, catalog);
+    const expires_at = new Date(Date.now() + 5 * 60_000).toISOString();
+    return { ...model, expires_at, size_vram: model.size };
+  });
+  return jsonPage({ models });
 }
 
 function show(incoming: Incoming, catalog: Catalog) {

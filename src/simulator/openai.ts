@@ -12,10 +12,13 @@ import {
   integerOf,
   invalid,
   isObject,
+  jsonFrame,
   jsonPage,
   objectOf,
   textOf,
   textsOf,
+  toolFrame,
+  toolOf,
 } from './protocol.ts';
 import { type Answer, countTokens, embed } from './text.ts';
 
@@ -37,14 +40,16 @@ export const openai: Protocol = {
   },
 };
 
-/** How the parts of an answer are spelled; chat and the older completions differ only here. */
+/** How the parts of an answer are spelled; chat, tools and the older completions differ only here. */
 interface Dialect {
   readonly idPrefix: string;
   readonly wholeObject: string;
   readonly chunkObject: string;
   whole(text: string): Record<string, unknown>;
-  chunk(text: string, isFirst: boolean): Record<string, unknown>;
+  chunks(text: string, isFirst: boolean): Record<string, unknown>[];
   readonly close: Record<string, unknown>;
+  /** Absent: as the answer ended. */
+  readonly finishReason?: string;
 }
 
 const chatDialect: Dialect = {
@@ -52,9 +57,9 @@ const chatDialect: Dialect = {
   wholeObject: 'chat.completion',
   chunkObject: 'chat.completion.chunk',
   whole: (text) => ({ message: { role: 'assistant', content: text } }),
-  chunk: (text, isFirst) => ({
-    delta: isFirst ? { role: 'assistant', content: text } : { content: text },
-  }),
+  chunks: (text, isFirst) => [
+    { delta: isFirst ? { role: 'assistant', content: text } : { content: text } },
+  ],
   close: { delta: {} },
 };
 
@@ -63,14 +68,34 @@ const completionDialect: Dialect = {
   wholeObject: 'text_completion',
   chunkObject: 'text_completion',
   whole: (text) => ({ text }),
-  chunk: (text) => ({ text }),
+  chunks: (text) => [{ text }],
   close: { text: '' },
 };
+
+/** A call of this tool instead of a text; the answer's text is its arguments. */
+function toolDialect(name: string): Dialect {
+  const id = `call_${randomUUID()}`;
+  const call = (text: string) => ({ id, type: 'function', function: { name, arguments: text } });
+  const message = { role: 'assistant', content: null };
+  const opening = { delta: { ...message, tool_calls: [{ index: 0, ...call('') }] } };
+  return {
+    ...chatDialect,
+    whole: (text) => ({ message: { ...message, tool_calls: [call(text)] } }),
+    chunks(text, isFirst) {
+      const piece = { delta: { tool_calls: [{ index: 0, function: { arguments: text } }] } };
+      return isFirst ? [opening, piece] : [piece];
+    },
+    finishReason: 'tool_calls',
+  };
+}
 
 function chatCompletion(incoming: Incoming, catalog: Catalog): Call {
   const fields = objectOf(incoming.body);
   const model = modelOf(fields, catalog);
-  return answerCall(fields, model, conversationOf(fields), chatDialect);
+  const tool = toolOf(fields);
+  const input = conversationOf(fields);
+  if (tool === undefined) return answerCall(fields, model, input, chatDialect);
+  return { ...answerCall(fields, model, input, toolDialect(tool)), frame: toolFrame };
 }
 
 function completion(incoming: Incoming, catalog: Catalog): Call {
@@ -89,7 +114,8 @@ function answerCall(
   input: string,
   dialect: Dialect,
 ): Call {
-  if ((integerOf(fields, 'n') ?? 1) !== 1) throw invalid('n must be 1', 'n');
+  const choices = integerOf(fields, 'n') ?? 1;
+  if (choices < 1 || choices > 4) throw invalid('n must be 1 to 4', 'n');
   const limitName = fields.max_completion_tokens == null ? 'max_tokens' : 'max_completion_tokens';
   const maxTokens = integerOf(fields, limitName);
   if (maxTokens !== undefined && maxTokens < 1) throw invalid('must be at least 1', limitName);
@@ -97,41 +123,51 @@ function answerCall(
   if (!isObject(streamOptions)) throw invalid('stream_options must be an object', 'stream_options');
   const withUsage = flagOf(streamOptions, 'include_usage', false);
   const promptTokens = countTokens(input);
+  const format = isObject(fields.response_format) ? fields.response_format.type : undefined;
   return {
     input,
     promptTokens,
     kind: 'answer',
     maxTokens,
+    frame: format === 'json_object' ? jsonFrame : undefined,
     stream: flagOf(fields, 'stream', false),
-    render: (answer) => answerRendering({ model, promptTokens, answer, dialect, withUsage }),
+    render: (answer) =>
+      answerRendering({ model, promptTokens, answer, choices, dialect, withUsage }),
   };
 }
 
+/** Several choices are the same text, written once: they take the card no longer than one. */
 function answerRendering(options: {
   model: string;
   promptTokens: number;
   answer: Answer;
+  choices: number;
   dialect: Dialect;
   withUsage: boolean;
 }): Rendering {
   const { model, promptTokens, answer, dialect, withUsage } = options;
+  const finishReason = dialect.finishReason ?? answer.finishReason;
+  const completionTokens = options.choices * answer.tokens.length;
   const id = `${dialect.idPrefix}${randomUUID()}`;
   const created = Math.floor(Date.now() / 1000);
   const usage = {
     prompt_tokens: promptTokens,
-    completion_tokens: answer.tokens.length,
-    total_tokens: promptTokens + answer.tokens.length,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
   };
   const event = (choices: object[], eventUsage: object | null) => {
     const head = { id, object: dialect.chunkObject, created, model, choices };
     return `data: ${JSON.stringify(withUsage ? { ...head, usage: eventUsage } : head)}\n\n`;
   };
-  const choice = (part: object, finishReason: string | null) => ({
-    index: 0,
-    ...part,
-    logprobs: null,
-    finish_reason: finishReason,
-  });
+  const choices = (part: object, finish_reason: string | null) =>
+    Array.from({ length: options.choices }, (_, index) => {
+      return { index, ...part, logprobs: null, finish_reason };
+    });
+  /** One event for each choice. */
+  const events = (part: object, reason: string | null) =>
+    choices(part, reason)
+      .map((choice) => event([choice], null))
+      .join('');
   return {
     whole: () =>
       jsonPage({
@@ -139,19 +175,32 @@ function answerRendering(options: {
         object: dialect.wholeObject,
         created,
         model,
-        choices: [choice(dialect.whole(answer.tokens.join('')), answer.finishReason)],
+        choices: choices(dialect.whole(answer.tokens.join('')), finishReason),
         usage,
       }),
     stream: {
       contentType: 'text/event-stream; charset=utf-8',
-      chunk: (text, isFirst) => event([choice(dialect.chunk(text, isFirst), null)], null),
+      chunk: (text, isFirst) =>
+        dialect
+          .chunks(text, isFirst)
+          .map((part) => events(part, null))
+          .join(''),
       last() {
-        const closing = event([choice(dialect.close, answer.finishReason)], null);
+        const closing = events(dialect.close, finishReason);
         return `${closing}${withUsage ? event([], usage) : ''}data: [DONE]\n\n`;
       },
+      broken: 'data: {"choices":[{"delta"\n\n',
+      error: `data: ${JSON.stringify({ error: streamError })}\n\n`,
     },
   };
 }
+
+const streamError = {
+  message: 'a simulated error in the stream',
+  type: 'server_error',
+  param: null,
+  code: 'internal',
+};
 
 function embeddings(incoming: Incoming, catalog: Catalog): Call {
   const fields = objectOf(incoming.body);

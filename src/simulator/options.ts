@@ -27,6 +27,8 @@ export interface SimulatorOptions extends Partial<GpuOptions> {
   readonly bodyBytes?: number | undefined;
   /** Prompts kept in the log; 10,000. */
   readonly logSize?: number | undefined;
+  /** Whether the log keeps the bodies and queries of prompts as they came; false. */
+  readonly keepBodies?: boolean | undefined;
   /** Length of an embedding; 256 (Mistral's own 4,096 would be mostly noise on the wire). */
   readonly embeddingDimensions?: number | undefined;
   /** Time for the GPU model; the system's. */
@@ -47,6 +49,7 @@ export interface Settings {
   readonly maxQueued: number;
   readonly bodyBytes: number;
   readonly logSize: number;
+  readonly keepBodies: boolean;
   readonly embeddingDimensions: number;
   readonly clock: Clock;
   readonly onDie: (() => void) | undefined;
@@ -72,6 +75,7 @@ export function settingsFrom(options: SimulatorOptions): Settings {
     maxQueued: options.maxQueued ?? 10_000,
     bodyBytes: options.bodyBytes ?? 8 * 1024 * 1024,
     logSize: options.logSize ?? 10_000,
+    keepBodies: options.keepBodies ?? false,
     embeddingDimensions: options.embeddingDimensions ?? 256,
     clock: options.clock ?? systemClock,
     onDie: options.onDie,

@@ -8,11 +8,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { SluiceError } from '../errors.ts';
 import type { Engine } from './engine.ts';
 import type { Fault } from './faults.ts';
-import { header, sendPage } from './http.ts';
+import { header } from './http.ts';
 import type { Entry, Ledger } from './ledger.ts';
 import type { Settings } from './options.ts';
 import type { Call } from './protocol.ts';
-import { type Answer, answerTo } from './text.ts';
+import { type Answer, type AnswerLength, answerTo } from './text.ts';
+import { floodText, tokensBefore, Writer } from './writer.ts';
 
 export interface Replica {
   readonly settings: Settings;
@@ -25,6 +26,8 @@ export interface Prompt {
   readonly call: Call;
   /** The fault that hits it. */
   readonly fault: Fault | undefined;
+  /** The body as it came; undefined for a GET. */
+  readonly text: string | undefined;
 }
 
 /**
@@ -39,11 +42,9 @@ export function servePrompt(
 ): void {
   const { settings, ledger } = replica;
   const { call, fault } = prompt;
-  const answer: Answer =
-    call.kind === 'embedding'
-      ? { tokens: [], finishReason: 'stop' }
-      : answerTo(call.input, settings.answerTokens, call.maxTokens);
-  const entry = entryOf(prompt, answer, request);
+  const answer = answerFor(prompt, settings.answerTokens);
+  const kept = settings.keepBodies ? keptOf(prompt.text, request) : {};
+  const entry = { ...entryOf(prompt, answer, request), ...kept };
 
   switch (fault?.mode) {
     case 'unavailable':
@@ -52,9 +53,13 @@ export function servePrompt(
       throw errorOf(fault);
     case 'hang': {
       const end = ledger.start(entry);
-      response.once('close', () => end('aborted'));
+      response.once('close', () => end('aborted', 0));
       return;
     }
+    case 'stream_error':
+      if (call.stream) break;
+      ledger.fail(entry);
+      throw errorOf(fault);
     case 'die':
       if (fault.after_tokens !== undefined) break;
       ledger.fail(entry);
@@ -66,9 +71,11 @@ export function servePrompt(
   run(replica, prompt, { entry, answer }, response);
 }
 
-/** What a request gets that `unavailable` or `error` hits. */
+/** What a request gets that is not answered: an outage, or an internal error. */
 export function errorOf(fault: Fault): SluiceError {
-  if (fault.mode === 'error') return new SluiceError('internal', 'a simulated internal error');
+  if (fault.mode !== 'unavailable') {
+    return new SluiceError('internal', 'a simulated internal error');
+  }
   const retryAfterMs = (fault.retry_after_s ?? 1) * 1000;
   return new SluiceError('unavailable', 'a simulated outage', { retryAfterMs });
 }
@@ -81,65 +88,93 @@ function run(
 ): void {
   const { settings, engine, ledger } = replica;
   const rendering = call.render(answer);
-  const stream = call.stream ? rendering.stream : undefined;
-  const breakAfter = breakingPoint(fault);
-  const answerTokens = Math.min(answer.tokens.length, breakAfter ?? answer.tokens.length);
-
-  let sent = 0;
-  const send = (written: number, flushed?: () => void) => {
-    if (!stream || written === sent) {
-      flushed?.();
-      return;
-    }
-    if (sent === 0) {
-      response.writeHead(200, {
-        'content-type': stream.contentType,
-        'cache-control': 'no-cache',
-      });
-    }
-    const text = answer.tokens.slice(sent, written).join('');
-    response.write(stream.chunk(text, sent === 0), flushed);
-    sent = written;
-  };
+  const writer = new Writer({ response, rendering, answer, streamed: call.stream, fault });
+  const answerTokens = tokensToWrite(fault, answer);
 
   const end = ledger.start(entry);
   const takeBack = engine.run(
     {
       promptTokens: call.promptTokens,
       answerTokens,
-      ...(stream ? { groupTokens: settings.streamTokens } : {}),
+      ...(writer.streams ? { groupTokens: settings.streamTokens } : {}),
       ...(fault?.mode === 'slow' ? { slowdown: fault.factor ?? 4 } : {}),
     },
     {
-      tokens: (written) => send(written),
+      tokens: (written) => writer.write(written),
       ended(timing) {
-        if (breakAfter !== undefined) {
-          end('failed');
-          send(answerTokens, () => {
-            if (fault?.mode === 'die') settings.onDie?.();
-            response.destroy();
-          });
-          return;
+        switch (fault?.mode) {
+          case 'cut':
+          case 'die':
+            end('failed', answerTokens);
+            writer.write(answerTokens, () => {
+              if (fault.mode === 'die') settings.onDie?.();
+              response.destroy();
+            });
+            return;
+          case 'stall':
+            writer.write(answerTokens);
+            return;
+          case 'malformed':
+            end('failed', answerTokens);
+            writer.write(answerTokens);
+            writer.garble(timing);
+            return;
+          case 'stream_error':
+            end('failed', answerTokens);
+            writer.write(answerTokens);
+            writer.fail();
+            return;
+          default:
+            writer.write(answerTokens);
+            end('completed', answerTokens);
+            writer.finish(timing);
         }
-        send(answerTokens);
-        end('completed');
-        if (stream) response.end(stream.last(timing));
-        else sendPage(response, 200, rendering.whole(timing));
       },
     },
   );
-  // After a normal end both are without effect.
   response.once('close', () => {
-    takeBack();
-    end('aborted');
+    // Without effect after any other end. A stalled answer has left the card with all it was to say.
+    end('aborted', takeBack() ?? answerTokens);
   });
 }
 
-/** After how many tokens the answer breaks off, if it does. */
-function breakingPoint(fault: Fault | undefined): number | undefined {
-  if (fault?.mode === 'cut') return fault.after_tokens ?? 1;
-  if (fault?.mode === 'die') return fault.after_tokens;
-  return undefined;
+function answerFor({ call, fault }: Prompt, length: AnswerLength): Answer {
+  if (call.kind === 'embedding') return { tokens: [], finishReason: 'stop' };
+  const { tokens, finishReason } = answerTo(call.input, length, call.maxTokens);
+  const isFlood = fault?.mode === 'flood' && !call.stream;
+  const words = isFlood ? tokens.map((_, at) => (at === 0 ? floodText(fault) : '')) : tokens;
+  const [opening, closing] = call.frame ?? ['', ''];
+  const framed = words.map((word, at) => {
+    return `${at === 0 ? opening : ''}${word}${at === words.length - 1 ? closing : ''}`;
+  });
+  return { tokens: framed, finishReason };
+}
+
+/** Tokens that are written on the card: the answer, where it breaks off, or no end of them. */
+function tokensToWrite(fault: Fault | undefined, answer: Answer): number {
+  switch (fault?.mode) {
+    case 'cut':
+    case 'die':
+    case 'stall':
+    case 'malformed':
+    case 'stream_error':
+      return tokensBefore(fault, answer);
+    case 'endless':
+      return Number.MAX_SAFE_INTEGER;
+    default:
+      return answer.tokens.length;
+  }
+}
+
+/** How much of a body or a query the log keeps, in characters. */
+const keptLength = 64 * 1024;
+
+function keptOf(text: string | undefined, request: IncomingMessage): Partial<Entry> {
+  const [, query] = /\?(.*)$/.exec(request.url ?? '') ?? [];
+  return {
+    ...(text === undefined ? {} : { body: text.slice(0, keptLength) }),
+    ...(query === undefined ? {} : { query: query.slice(0, keptLength) }),
+  };
 }
 
 function entryOf({ path, call, fault }: Prompt, answer: Answer, request: IncomingMessage): Entry {

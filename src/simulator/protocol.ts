@@ -9,6 +9,8 @@ export interface Incoming {
   readonly query: URLSearchParams;
   /** The JSON body of a POST; undefined for a GET. */
   readonly body: unknown;
+  /** The body as it came. */
+  readonly text: string | undefined;
 }
 
 /** What a replica serves. */
@@ -30,10 +32,19 @@ export interface Call {
   readonly kind: 'answer' | 'embedding';
   /** The caller's limit on the answer's tokens, at least 1. */
   readonly maxTokens?: number | undefined;
+  /** What the answer's text is put between, so that it is JSON; absent: plain text. */
+  readonly frame?: Frame | undefined;
   readonly stream: boolean;
   /** How to write this answer in the protocol's words. */
   render(answer: Answer): Rendering;
 }
+
+/** The beginning and the end of a JSON object that has one text. */
+export type Frame = readonly [string, string];
+
+export const jsonFrame: Frame = ['{"answer": "', '"}'];
+/** The arguments of a tool call. */
+export const toolFrame: Frame = ['{"echo": "', '"}'];
 
 /** One answer in the words of its protocol. */
 export interface Rendering {
@@ -44,6 +55,10 @@ export interface Rendering {
     chunk(text: string, isFirst: boolean): string;
     /** What follows the last chunk. */
     last(timing: Timing): string;
+    /** A message that is no JSON. */
+    readonly broken: string;
+    /** How a stream says that it failed. */
+    readonly error: string;
   };
 }
 
@@ -110,6 +125,16 @@ export function integerOf(fields: Record<string, unknown>, name: string): number
   if (value === undefined) return undefined;
   if (typeof value === 'number' && Number.isSafeInteger(value)) return value;
   throw invalid(`${name} must be an integer`, name);
+}
+
+/** The name of the tool that the answer is a call of: the first, whichever is asked for, if any. */
+export function toolOf(fields: Record<string, unknown>): string | undefined {
+  const { tools, tool_choice: choice } = fields;
+  if (!Array.isArray(tools) || tools.length === 0 || choice === 'none') return undefined;
+  const [tool] = tools;
+  const name = isObject(tool) && isObject(tool.function) ? tool.function.name : undefined;
+  if (typeof name === 'string' && name !== '') return name;
+  throw invalid('tools[0] must have a function with a name', 'tools');
 }
 
 /** A conversation as one text, role by role; content may be a text or OpenAI's text parts. */

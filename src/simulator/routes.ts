@@ -6,11 +6,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { SluiceError } from '../errors.ts';
 import type { FaultSwitch } from './faults.ts';
-import { readJson, sendError, sendPage } from './http.ts';
+import { parseJson, readBody, sendError, sendPage } from './http.ts';
 import { ollama } from './ollama.ts';
 import { openai } from './openai.ts';
 import { errorOf, type Replica, servePrompt } from './prompt.ts';
-import { type Call, type Catalog, jsonPage, type Page, type Protocol } from './protocol.ts';
+import type { Catalog, Incoming, Page, Protocol } from './protocol.ts';
+import { jsonPage } from './protocol.ts';
 import { ray } from './ray.ts';
 
 /** What the routes work on. */
@@ -65,11 +66,12 @@ async function serveProtocol(
   const parse = protocol.prompts[`${method} ${url.pathname}`];
   const page = protocol.pages[`${method} ${url.pathname}`];
   if (parse) {
-    const call = await takePrompt(parts, response, async () => {
-      return parse(await readIncoming(parts, url, request), parts.catalog);
+    const { call, text } = await takePrompt(parts, response, async () => {
+      const incoming = await readIncoming(parts, url, request);
+      return { call: parse(incoming, parts.catalog), text: incoming.text };
     });
     const fault = parts.faults.draw('prompt');
-    servePrompt(parts, { path: url.pathname, call, fault }, request, response);
+    servePrompt(parts, { path: url.pathname, call, fault, text }, request, response);
   } else if (page) {
     if (hitsProbe(parts)) return;
     sendPage(response, 200, page(await readIncoming(parts, url, request), parts.catalog));
@@ -97,7 +99,7 @@ async function serveOwn(
       sendPage(response, 200, jsonPage(control.state()));
       return;
     case 'POST /sim/faults':
-      await control.setFault(await readJson(request, settings.bodyBytes));
+      await control.setFault(parseJson(await readBody(request, settings.bodyBytes)));
       sendPage(response, 200, jsonPage({ fault: parts.faults.current }));
       return;
     default:
@@ -106,14 +108,14 @@ async function serveOwn(
 }
 
 /** Read a prompt; one that is not taken is counted as rejected. */
-async function takePrompt(
+async function takePrompt<Taken>(
   parts: Parts,
   response: ServerResponse,
-  read: () => Promise<Call>,
-): Promise<Call> {
+  read: () => Promise<Taken>,
+): Promise<Taken> {
   const { ledger, settings } = parts;
   try {
-    const call = await read();
+    const taken = await read();
     // Gone before it was taken: its `close`, which would end it, has been and does not come again.
     if (response.destroyed) throw new SluiceError('cancelled', 'the client left');
     const { running, queued } = ledger.counts();
@@ -121,7 +123,7 @@ async function takePrompt(
       const message = 'too many prompts wait already';
       throw new SluiceError('unavailable', message, { retryAfterMs: 1000 });
     }
-    return call;
+    return taken;
   } catch (error) {
     ledger.reject();
     throw error;
@@ -136,10 +138,10 @@ function hitsProbe({ faults }: Parts): boolean {
   throw errorOf(fault);
 }
 
-async function readIncoming(parts: Parts, url: URL, request: IncomingMessage) {
+async function readIncoming(parts: Parts, url: URL, request: IncomingMessage): Promise<Incoming> {
   const hasBody = request.method === 'POST';
-  const body = hasBody ? await readJson(request, parts.settings.bodyBytes) : undefined;
-  return { query: url.searchParams, body };
+  const text = hasBody ? await readBody(request, parts.settings.bodyBytes) : undefined;
+  return { query: url.searchParams, body: text === undefined ? undefined : parseJson(text), text };
 }
 
 function urlOf(request: IncomingMessage): URL {

@@ -32,6 +32,16 @@ export function answerTo(prompt: string, length: AnswerLength, maxTokens?: numbe
   };
 }
 
+/** The words from one count of tokens to another. Behind the last one the answer begins again. */
+export function wordsOf({ tokens }: Answer, from: number, to: number): string {
+  let text = '';
+  for (let place = from; place < to; place++) {
+    const index = place % tokens.length;
+    text += `${index === 0 && place > 0 ? ' ' : ''}${tokens[index] ?? ' '}`;
+  }
+  return text;
+}
+
 /** Tokens of a prompt: one per four characters, the usual rule of thumb for English; at least 1. */
 export function countTokens(text: string): number {
   return Math.max(1, Math.ceil(text.length / 4));

@@ -63,8 +63,46 @@ test('a stream is sent while it is written, and leaving in the middle aborts it'
   const first = await reader?.read();
   expect(Buffer.from(first?.value ?? []).toString()).toContain('"done":false');
   expect(replica.state()).toMatchObject({ in_flight: 1, completed: 0 });
+  expect(replica.state().log[0]?.generated_tokens).toBeNull();
   controller.abort();
   await replica.until(({ aborted, running }) => aborted === 1 && running === 0);
+  const { generated_tokens, answer_tokens = 0 } = replica.state().log[0] ?? {};
+  expect(generated_tokens).toBeGreaterThanOrEqual(1);
+  expect(generated_tokens).toBeLessThan(answer_tokens);
+});
+
+test('a prompt that was aborted before its turn has generated nothing', async () => {
+  const replica = await slowReplica({ slots: 1 });
+  const [first, second] = [ask(replica, 'one'), ask(replica, 'two')];
+  await replica.until(({ queued }) => queued === 1);
+  const waiting = replica.state().log[1]?.order;
+  second.leave();
+  first.leave();
+  await replica.until(({ aborted }) => aborted === 2);
+  const entry = replica.state().log.find(({ order }) => order === waiting);
+  expect(entry).toMatchObject({ outcome: 'aborted', generated_tokens: 0 });
+});
+
+test('bodies and queries are kept as they came, only when asked for, and not beyond 64 Ki', async () => {
+  const body = '{ "model":"mistral",  "prompt": "caf\u00e9", "options": {"num_predict": 1.0} }';
+  const long = JSON.stringify({ model: 'mistral', prompt: 'x'.repeat(70_000) });
+  const kept = await quickReplica({ keepBodies: true, prefillTokensPerSecond: 1e6 });
+  const plain = await quickReplica();
+  for (const replica of [kept, plain]) {
+    await (await post(replica, '/api/generate', body)).text();
+    await (await fetch(`${replica.url}/infer?text=a%20b+c&x=%41`)).text();
+  }
+  await (await post(kept, '/api/generate', long)).text();
+  const [first, second, third] = kept.state().log;
+  expect(first).toMatchObject({ body });
+  expect(first).not.toHaveProperty('query');
+  expect(second?.query).toBe('text=a%20b+c&x=%41');
+  expect(second).not.toHaveProperty('body');
+  expect(third?.body).toBe(long.slice(0, 65_536));
+  for (const entry of plain.state().log) {
+    expect(entry).not.toHaveProperty('body');
+    expect(entry).not.toHaveProperty('query');
+  }
 });
 
 test('a client that leaves half-way through its body was never taken', async () => {
@@ -91,6 +129,7 @@ test('the log keeps the start order, ids, attempts, times and outcomes, and is b
     stream: false,
     prompt_tokens: 2,
     answer_tokens: 3,
+    generated_tokens: 3,
   };
   const times = { started_at: expect.any(Number), ended_at: expect.any(Number) };
   const rest = { ...common, ...times, outcome: 'completed', fault: null };

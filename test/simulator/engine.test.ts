@@ -138,3 +138,32 @@ test('the system clock fires after the delay, and not once it was called off', a
   await new Promise<void>((resolve) => systemClock.after(5.4, resolve));
   expect(systemClock.now() - start).toBeGreaterThanOrEqual(4.9);
 });
+
+test('who takes a request back hears how many tokens are written, and nothing after its end', () => {
+  const { clock, engine } = world(10, 1);
+  const run = () => engine.run({ promptTokens: 100, answerTokens: 100 }, { ended: () => {} });
+  const first = run();
+  const second = run();
+  expect(second()).toBe(0); // it still waits
+  clock.advance(10 + 6.5 * 3.5); // the prefill, and three tokens and a half
+  expect(first()).toBe(3);
+  expect(first()).toBeUndefined();
+  const third = run();
+  clock.time += 10_000; // its timer is late
+  expect(third()).toBe(100);
+  const fourth = run();
+  clock.advance(10_000);
+  expect(fourth()).toBeUndefined();
+});
+
+test('whole tokens are counted as whole, group by group', () => {
+  for (const groupTokens of [1, 3, 7]) {
+    const { clock, engine } = world(1, 1);
+    const takeBack = engine.run(
+      { promptTokens: 100, answerTokens: 100, groupTokens },
+      { ended: () => {} },
+    );
+    clock.advance(100 + 65 * 8 + 1);
+    expect(takeBack()).toBe(8);
+  }
+});

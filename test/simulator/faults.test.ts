@@ -234,6 +234,12 @@ const nonsense: [unknown, RegExp][] = [
   [{ mode: 'cut', scope: 'all' }, /scope does not go with mode cut/],
   [{ mode: 'error', toString: 1 }, /toString is unknown/],
   [{ mode: 'hang', scope: 'some', for_ms: 0.5 }, /scope must be prompts or all; for_ms must/],
+  [{ mode: 'stall', scope: 'all' }, /scope does not go with mode stall/],
+  [{ mode: 'malformed', after_tokens: -1 }, /after_tokens must be an integer from 0/],
+  [{ mode: 'endless', after_tokens: 1 }, /after_tokens does not go with mode endless/],
+  [{ mode: 'flood', bytes: 0 }, /bytes must be an integer from 1/],
+  [{ mode: 'stream_error', bytes: 5 }, /bytes does not go with mode stream_error/],
+  [{ mode: 'headers', after_tokens: 1 }, /after_tokens does not go with mode headers/],
   [{ mode: 'die' }, /not a process of its own/],
 ];
 

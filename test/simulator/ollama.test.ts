@@ -78,6 +78,62 @@ test('embed gives one vector a text', async () => {
   expect(embeddings.map((vector) => vector.length)).toEqual([8, 8]);
 });
 
+test('embeddings, the older form, gives the vector alone', async () => {
+  const replica = await quickReplica({ embeddingDimensions: 8 });
+  const body = { model: 'mistral', prompt: 'one' };
+  const answer = await (await post(replica, '/api/embeddings', body)).json();
+  const newer = await post(replica, '/api/embed', { model: 'mistral', input: 'one' });
+  const { embeddings } = (await newer.json()) as { embeddings: number[][] };
+  expect(answer).toEqual({ embedding: embeddings[0] });
+  expect(replica.state()).toMatchObject({ completed: 2 });
+});
+
+test('ps says that the model is in memory', async () => {
+  const replica = await quickReplica();
+  expect(await (await fetch(`${replica.url}/api/ps`)).json()).toEqual({
+    models: [
+      {
+        ...{ name: 'mistral', model: 'mistral', digest: expect.any(String) },
+        ...{ size: expect.any(Number), size_vram: expect.any(Number) },
+        details: expect.objectContaining({ family: 'llama' }),
+        expires_at: expect.stringMatching(/^\d{4}-.*Z$/),
+      },
+    ],
+  });
+});
+
+test('format json gives a JSON text in both modes, of generate and chat', async () => {
+  const replica = await quickReplica();
+  const messages = [{ role: 'user', content: 'x' }];
+  const options = { num_predict: 3 };
+  const more = { model: 'mistral', format: 'json', options };
+  const generated = await post(replica, '/api/generate', { ...more, prompt: 'x' });
+  const text = lines(await generated.text())
+    .map((part) => part.response)
+    .join('');
+  expect(JSON.parse(text)).toEqual({ answer: expect.stringMatching(/^[A-Z]/) });
+  const whole = await post(replica, '/api/chat', { ...more, messages, stream: false });
+  const { message } = (await whole.json()) as { message: { content: string } };
+  expect(JSON.parse(message.content)).toEqual({ answer: expect.any(String) });
+});
+
+const tools = [{ type: 'function', function: { name: 'look_up', parameters: {} } }];
+
+test('with tools a chat answers with a call of the first, in one piece in both modes', async () => {
+  const replica = await quickReplica();
+  const body = { model: 'mistral', messages: [{ role: 'user', content: 'x' }], tools };
+  const call = { function: { name: 'look_up', arguments: { echo: expect.any(String) } } };
+  const message = { role: 'assistant', content: '', tool_calls: [call] };
+  const whole = await post(replica, '/api/chat', { ...body, stream: false });
+  const answer = await whole.json();
+  expect(answer).toMatchObject({ message, done: true, done_reason: 'stop' });
+  const parts = lines(await (await post(replica, '/api/chat', body)).text());
+  expect(parts).toHaveLength(2);
+  expect(parts[0]).toMatchObject({ message: (answer as { message: object }).message, done: false });
+  expect(parts[1]).toMatchObject({ done: true, message: { role: 'assistant', content: '' } });
+  expect(parts[1]?.message).not.toHaveProperty('tool_calls');
+});
+
 test('tags, version, show and the greeting describe the replica', async () => {
   const replica = await quickReplica({ models: ['mistral:latest'] });
   const get = (path: string) => fetch(`${replica.url}${path}`);
@@ -105,6 +161,14 @@ const mistakes: [string, string, unknown, number, RegExp][] = [
     400,
     /stream/,
   ],
+  [
+    'a tool without a name',
+    '/api/chat',
+    { model: 'mistral', messages: [{ role: 'user' }], tools: [{}] },
+    400,
+    /tools\[0\]/,
+  ],
+  ['no prompt to embed', '/api/embeddings', { model: 'mistral' }, 400, /prompt is required/],
   ['bad options', '/api/generate', { model: 'mistral', prompt: 'x', options: 3 }, 400, /options/],
   ['unknown path', '/api/nothing', {}, 404, /nothing at/],
   ['wrong method', '/api/tags', {}, 405, /method/],

@@ -67,6 +67,93 @@ test('include_usage adds a last event without choices that holds the usage', asy
   expect(parts.every(({ usage }) => usage === null)).toBe(true);
 });
 
+test('n choices have the same text, and come one event each in a stream', async () => {
+  const replica = await quickReplica();
+  const options = { n: 3, max_tokens: 60, stream_options: { include_usage: true } };
+  const body = { model: 'mistral', messages, ...options };
+  const answer = await (await post(replica, '/v1/chat/completions', body)).json();
+  const { choices } = answer as { choices: { index: number; message: { content: string } }[] };
+  const text = choices[0]?.message.content;
+  expect(choices.map(({ index }) => index)).toEqual([0, 1, 2]);
+  expect(choices.every(({ message }) => message.content === text)).toBe(true);
+  expect(answer).toMatchObject({ usage: { completion_tokens: 180 } });
+  const response = await post(replica, '/v1/chat/completions', { ...body, stream: true });
+  const parts = events(await response.text()) as unknown as Streamed[];
+  expect(parts.pop()).toMatchObject({ choices: [], usage: { completion_tokens: 180 } });
+  expect(parts.every((part) => part.choices.length === 1)).toBe(true);
+  for (const place of [0, 1, 2]) {
+    const own = parts.flatMap((part) => part.choices).filter(({ index }) => index === place);
+    expect(own.map(({ delta }) => delta.content ?? '').join('')).toBe(text);
+    expect(own[0]?.delta.role).toBe('assistant');
+    expect(own.at(-1)?.finish_reason).toBe('length');
+  }
+});
+
+interface Streamed {
+  choices: {
+    index: number;
+    delta: {
+      role?: string;
+      content?: string | null;
+      tool_calls?: { index: number; id?: string; function: { name?: string; arguments: string } }[];
+    };
+    finish_reason: unknown;
+  }[];
+}
+
+const tools = [
+  { type: 'function', function: { name: 'look_up', parameters: {} } },
+  { type: 'function', function: { name: 'other', parameters: {} } },
+];
+
+test('with tools the answer is a call of the first one', async () => {
+  const replica = await quickReplica();
+  const body = { model: 'mistral', messages, tools, tool_choice: 'auto' };
+  const answer = await (await post(replica, '/v1/chat/completions', body)).json();
+  const id = expect.stringMatching(/^call_/);
+  const made = { name: 'look_up', arguments: expect.any(String) };
+  const message = {
+    ...{ role: 'assistant', content: null },
+    tool_calls: [{ id, type: 'function', function: made }],
+  };
+  const choice = { index: 0, message, logprobs: null, finish_reason: 'tool_calls' };
+  expect(answer).toMatchObject({ choices: [choice] });
+  const { choices } = answer as { choices: { message: Streamed['choices'][0]['delta'] }[] };
+  const whole = choices[0]?.message.tool_calls?.[0]?.function.arguments ?? '';
+  expect(JSON.parse(whole)).toEqual({ echo: expect.stringMatching(/^[A-Z].*\.$/) });
+
+  const response = await post(replica, '/v1/chat/completions', { ...body, stream: true });
+  const parts = events(await response.text()) as unknown as Streamed[];
+  const [opening, ...pieces] = parts.slice(0, -1).map((part) => part.choices[0]?.delta);
+  const first = { index: 0, id, type: 'function', function: { name: 'look_up', arguments: '' } };
+  expect(opening).toEqual({ role: 'assistant', content: null, tool_calls: [first] });
+  expect(pieces.length).toBeGreaterThan(1);
+  const text = pieces.map((piece) => piece?.tool_calls?.[0]?.function.arguments).join('');
+  expect(text).toBe(whole);
+  expect(parts.at(-1)?.choices[0]).toMatchObject({ delta: {}, finish_reason: 'tool_calls' });
+});
+
+test.each([{ tools, tool_choice: 'none' }, { tools: [] }, { logprobs: true, stop: ['the'] }])(
+  'an answer stays a text with %o',
+  async (more) => {
+    const replica = await quickReplica();
+    const ask = async (body: object) =>
+      (await post(replica, '/v1/chat/completions', { model: 'mistral', messages, ...body })).json();
+    expect(((await ask(more)) as Part).choices).toEqual(((await ask({})) as Part).choices);
+  },
+);
+
+test('a response_format of json_object gives a JSON text in both modes', async () => {
+  const replica = await quickReplica();
+  const body = { model: 'mistral', messages, response_format: { type: 'json_object' } };
+  const whole = await (await post(replica, '/v1/chat/completions', body)).json();
+  const response = await post(replica, '/v1/chat/completions', { ...body, stream: true });
+  const parts = events(await response.text()) as unknown as Part[];
+  const text = parts.map(({ choices }) => choices[0]?.delta?.content ?? '').join('');
+  expect(JSON.parse(text)).toEqual({ answer: expect.stringMatching(/^[A-Z].*\.$/) });
+  expect(whole).toMatchObject({ choices: [{ message: { content: text } }] });
+});
+
 test('the older completions answer with text in both modes', async () => {
   const replica = await quickReplica();
   const body = { model: 'mistral', prompt: 'Once upon a time', max_tokens: 120 };
@@ -151,7 +238,16 @@ const mistakes: [string, string, unknown, number, string | null, string][] = [
     'max_tokens',
     'invalid_request',
   ],
-  ['two answers', chat, { model: 'mistral', messages, n: 2 }, 400, 'n', 'invalid_request'],
+  ['five answers', chat, { model: 'mistral', messages, n: 5 }, 400, 'n', 'invalid_request'],
+  ['no answer', chat, { model: 'mistral', messages, n: 0 }, 400, 'n', 'invalid_request'],
+  [
+    'a tool without a name',
+    chat,
+    { model: 'mistral', messages, tools: ['x'] },
+    400,
+    'tools',
+    'invalid_request',
+  ],
   ['bad JSON', chat, '{', 400, null, 'invalid_request'],
   ['no prompt', '/v1/completions', { model: 'mistral' }, 400, 'prompt', 'invalid_request'],
   ['no input', '/v1/embeddings', { model: 'mistral' }, 400, 'input', 'invalid_request'],
