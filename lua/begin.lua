@@ -5,8 +5,8 @@ twice, late, or to two workers; exactly one of them gets the prompt.
 
 KEYS, ARGV: see lib/step.lua.
 args: items [{id, attempt, worker, token (unique to this delivery)}], heartbeat_ms.
-result: for each item {status: 'run', body, replica: {id, ...}, end_by, cancelled}, {status: 'stale',
-  state} for whoever must drop it, or {status: 'put_back'} where no replica is usable: the prompt
+result: for each item {status: 'run', body, replica: {id, ...}, end_by, owner (the gateway that is
+  told; a job has none), keep_ms (how long its answer is kept), cancelled}, {status: 'stale', state} for whoever must drop it, or {status: 'put_back'} where no replica is usable: the prompt
   waits again at its old place.
 Safe to repeat: with the token that won, the answer is the same.
 ]]
@@ -38,7 +38,10 @@ local function begin(item)
     request.lease_until = now_ms + args.heartbeat_ms
     requests.save(request)
     requests.set_timer(request, math.min(request.lease_until, request.end_by))
-    tell(request.owner, { id = request.id, state = 'running' })
+    tell_followers(request, {
+      id = request.id, state = 'running', attempt = request.attempt,
+      queued_ms = request.admitted_at - request.created_at,
+    })
   end
   local replica = capacity.replica(request.replica)
   if not replica then
@@ -50,6 +53,8 @@ local function begin(item)
     body = requests.body(request),
     replica = replica,
     end_by = request.end_by,
+    owner = request.owner,
+    keep_ms = ended.keep_ms(request),
     cancelled = request.cancelled,
   }
 end

@@ -4,22 +4,28 @@ finish: holders are done with requests. Frees their slots, settles their tokens,
 
 KEYS, ARGV: see lib/step.lua; from KEYS[28] on: the streams of those that have an answer.
 args: items [{id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
-  'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (with
-  'retry': the replica is left alone that long), answer (which of the answers is its own, from 1)}].
-From ARGV[4] on: the answers, as they are kept in the streams.
+  'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (its
+  replica is left alone that long), answer (which of the answers is its own, from 1), at
+  (the id of its entry in the stream, which follows those that the worker has appended)}].
+From ARGV[4] on: the answers, as they are kept in the streams. Followers are told short ones.
 result: for each item {status: 'ended', state}, {status: 'retried', state}, {status: 'already',
   state} for a repeat, {status: 'stale', state} for a holder whose lease is over.
 Safe to repeat: the first one ends the request; tokens settle once.
 ]]
 -- use step limiters buckets tree shares standing ended records requests capacity admit estimate close
 
-local function retry(request, item)
-  local failed_on = request.replica
-  request.failed_on = failed_on
-  requests.retry(request, item.code, item.message)
-  if failed_on and item.replica_down_ms then
-    capacity.mark_down(failed_on, item.replica_down_ms)
+-- A longer answer is read from its stream: what is published fills the buffer of a slow gateway.
+local TOLD_BYTES = 65536
+
+local function mark_down(replica, item)
+  if replica and item.replica_down_ms then
+    capacity.mark_down(replica, item.replica_down_ms)
   end
+end
+
+local function retry(request, item)
+  request.failed_on = request.replica
+  requests.retry(request, item.code, item.message)
   local still = requests.load(item.id)
   return { status = still and 'retried' or 'ended', state = still and still.state or ended.get(item.id).state }
 end
@@ -37,18 +43,27 @@ local function finish(item)
   if not holds or request.end_by <= now_ms or (request.lease_until or math.huge) <= now_ms then
     return { status = 'stale', state = request.state }
   end
+  local replica = request.replica
   if item.outcome == 'retry' then
-    return retry(request, item)
+    local result = retry(request, item)
+    mark_down(replica, item)
+    return result
   end
+  local answer
   if item.answer then
     local stream = KEYS[FIRST_OWN_KEY + item.answer - 1]
-    redis.call('XADD', stream, '*', 'type', 'answer', 'data', ARGV[FIRST_BYTES + item.answer - 1])
-    redis.call('PEXPIRE', stream, ended.keep_ms(request))
+    answer = ARGV[FIRST_BYTES + item.answer - 1]
+    redis.call('XADD', stream, item.at, 'answer', answer)
+    redis.call('PEXPIRE', stream, whole(ended.keep_ms(request)))
   end
   if item.outcome == 'done' then
     estimate.served(now_ms - request.admitted_at)
   end
-  requests.finish(request, { state = item.outcome, code = item.code, message = item.message, tokens = item.tokens })
+  requests.finish(request, {
+    state = item.outcome, code = item.code, message = item.message, tokens = item.tokens, at = item.at,
+    answer = answer and #answer <= TOLD_BYTES and answer or nil,
+  })
+  mark_down(replica, item)
   return { status = 'ended', state = item.outcome }
 end
 

@@ -2,9 +2,10 @@
 inspect: read-only, for people and for gateways that read again what they may have missed.
 
 KEYS, ARGV: see lib/step.lua.
-args: what 'request' (id) | 'live' (ids) | 'page' (hash 'held' or 'requests', cursor, count) |
-  'policies' | 'domain' (control_points, whose lengths are asked for).
-result: live {ids} those that have not ended; request {request, ended, position, ahead,
+args: what 'request' (id) | 'live' (ids) | 'places' (ids) | 'page' (hash 'held' or 'requests', cursor,
+  count) | 'policies' | 'domain' (control_points, whose lengths are asked for).
+result: live {ids} those that have not ended; places {places: [{id, position, ahead,
+  estimated_start_ms}]} of those that wait; request {request, ended, position, ahead,
   estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids]} or, for a quota, {limiter,
   limit, tokens, refill_ms, held_for (id)}]}; page {cursor, requests [{id, control_point, labels, pool,
   cost, queue, state}]}; policies {version, schema, rekeying, policies: [JSON]}; domain {limits,
@@ -113,6 +114,26 @@ local function plain(request)
   }
 end
 
+local function place_of(request)
+  local position, ahead = standing.position(request), estimate.ahead(request.queue)
+  return {
+    id = request.id, position = position, ahead = ahead,
+    estimated_start_ms = estimate.wait_ms(request.queue, request.cost, position, ahead),
+  }
+end
+
+if args.what == 'places' then
+  requests.fetch(args.ids)
+  local places = {}
+  for _, id in ipairs(args.ids) do
+    local request = requests.load(id)
+    if request and request.state == 'waiting' then
+      places[#places + 1] = place_of(request)
+    end
+  end
+  return answer({ places = places })
+end
+
 if args.what == 'request' then
   local request = requests.load(args.id)
   if not request then
@@ -121,9 +142,8 @@ if args.what == 'request' then
   end
   local result = {}
   if request.state == 'waiting' then
-    result.position = standing.position(request)
-    result.ahead = estimate.ahead(request.queue)
-    result.estimated_start_ms = estimate.wait_ms(request.queue, request.cost, result.position, result.ahead)
+    local place = place_of(request)
+    result.position, result.ahead, result.estimated_start_ms = place.position, place.ahead, place.estimated_start_ms
     local list = waits_for(request)
     result.waits_for = #list > 0 and list or nil
   end
@@ -131,7 +151,7 @@ if args.what == 'request' then
   for _, field in ipairs({ 'attempt', 'failures', 'end_by', 'started_at', 'worker', 'replica', 'owner', 'bytes' }) do
     told[field] = request[field]
   end
-  told.kind = request.pool and 'prompt' or 'flow'
+  told.kind, told.job = request.pool and 'prompt' or 'flow', request.job or nil
   told.sequence, told.created_at = tonumber(request.sequence), tonumber(request.created_at)
   told.admitted_at, told.deadline = tonumber(request.admitted_at), request.created_at + request.timeout_ms
   result.request = told

@@ -169,7 +169,8 @@ function readPools(file: ConfigFile): Record<string, PoolConfig> {
       ...(replica.model !== undefined && { model: replica.model }),
       maxInflight: replica.max_inflight ?? 2,
     }));
-    return [name, { replicas }] as const;
+    const { template } = pool;
+    return [name, { ...(template !== undefined && { template }), replicas }] as const;
   });
   return Object.fromEntries(entries);
 }
@@ -219,6 +220,7 @@ function readLimits(file: ConfigFile): Limits {
     waiting: read('waiting'),
     labelBytes: read('labelBytes'),
     labels: read('labels'),
+    answerBytes: read('answerBytes'),
     tokens: read('tokens'),
   };
 }
@@ -242,6 +244,11 @@ function readTimeouts(file: ConfigFile, problems: Problem[]): Timeouts {
     keepMs: read('keepMs'),
     abortMarginMs: read('abortMarginMs'),
     maxInflightMs: read('maxInflightMs'),
+    firstTokenMs: read('firstTokenMs'),
+    streamIdleMs: read('streamIdleMs'),
+    flushMs: read('flushMs'),
+    keepAliveMs: read('keepAliveMs'),
+    slowReaderMs: read('slowReaderMs'),
   };
   if (timeouts.abortMarginMs >= timeouts.maxInflightMs) {
     const reason = 'must be shorter than max_inflight, or every prompt is aborted as it begins';

@@ -5,7 +5,7 @@ import { Admission, type Dispatch, type Member, nodeChannel, Sweeper } from './a
 import type { Config } from './config.ts';
 import { Dispatcher } from './dispatch/index.ts';
 import { checkServer, connectRedis } from './redis.ts';
-import { type NodeEvent, subscribe } from './stream/index.ts';
+import { type NodeEvent, Subscription } from './stream/index.ts';
 
 /**
  * What every process of the cluster is made of, gateway or worker: connections, the steps, the
@@ -16,6 +16,7 @@ export interface ClusterNode {
   readonly redis: Redis;
   readonly admission: Admission;
   readonly sweeper: Sweeper;
+  readonly subscription: Subscription;
   stop(): Promise<void>;
 }
 
@@ -77,7 +78,7 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
     const acknowledge = (jobs: readonly Dispatch[]) => admission.acknowledge(jobs);
     const dispatcher = new Dispatcher({ redis, domain: config.domain, acknowledge, onError });
     admission.onReply(({ dispatch }) => dispatch && dispatcher.dispatch(dispatch));
-    await subscribe({
+    const subscription = await Subscription.open({
       redis: subscriber,
       channel: nodeChannel(config.domain, id),
       onEvent: options.onEvent,
@@ -96,7 +97,7 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
       redis.disconnect();
       subscriber.disconnect();
     };
-    return { id, redis, admission, sweeper, stop };
+    return { id, redis, admission, sweeper, subscription, stop };
   } catch (error) {
     redis.disconnect();
     events?.disconnect();

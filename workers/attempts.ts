@@ -1,10 +1,13 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from 'pino';
-import type { Admission, Holder, Outcome, ReplicaRecord } from '../src/admission/index.ts';
+import type { Admission, BeginResult, Holder, Outcome } from '../src/admission/index.ts';
+import { nodeChannel, streamKey } from '../src/admission/index.ts';
 import { type AttemptEnded, attemptEnded } from '../src/diagnostics.ts';
 import type { PromptJob } from '../src/dispatch/index.ts';
-import { type ReplicaClient, servesPath, type Upstream } from '../src/pool/index.ts';
-import { encodeAnswer, type NodeEvent } from '../src/stream/index.ts';
+import type { ReplicaClient } from '../src/pool/index.ts';
+import { decodePrompt, type Protocol } from '../src/protocols/index.ts';
+import type { AnswerWriter, Appender, NodeEvent } from '../src/stream/index.ts';
+import { type Exchanged, type ExchangeLimits, exchange } from './exchange.ts';
 
 /**
  * The prompts that a worker runs. One attempt: delivered -> begun (or dropped: somebody else has
@@ -17,6 +20,8 @@ import { encodeAnswer, type NodeEvent } from '../src/stream/index.ts';
  */
 type AbortReason = 'expired' | 'cancelled' | 'lost' | 'stopping';
 
+type Running = Extract<BeginResult, { status: 'run' }>;
+
 interface Attempt {
   readonly holder: Holder;
   readonly controller: AbortController;
@@ -25,8 +30,9 @@ interface Attempt {
 }
 
 export interface AttemptsOptions {
-  readonly admission: Pick<Admission, 'now' | 'begin' | 'renew' | 'finish'>;
+  readonly admission: Pick<Admission, 'domain' | 'now' | 'begin' | 'renew' | 'finish'>;
   readonly replicas: ReplicaClient;
+  readonly appender: Appender;
   readonly workerId: string;
   /** A lease without a heartbeat, ms; renewed three times as often. */
   readonly heartbeatMs: number;
@@ -34,8 +40,7 @@ export interface AttemptsOptions {
   readonly abortMarginMs: number;
   /** A replica that failed is left alone for so long, ms. */
   readonly replicaDownMs: number;
-  /** Largest answer of a replica, bytes. */
-  readonly answerBytes: number;
+  readonly limits: ExchangeLimits;
   readonly log: Logger;
 }
 
@@ -98,7 +103,7 @@ export class Attempts {
     if (begun.cancelled) attempt.controller.abort('cancelled');
     if (this.#stopping) attempt.controller.abort('stopping');
     try {
-      const outcome = await this.#call(attempt, begun.replica, begun.body);
+      const outcome = await this.#call(attempt, begun);
       attemptEnded.publish({
         id: job.id,
         attempt: job.attempt,
@@ -116,39 +121,56 @@ export class Attempts {
   }
 
   /** The upstream call as an outcome; undefined when the attempt is lost. */
-  async #call(
-    attempt: Attempt,
-    replica: ReplicaRecord,
-    envelope: string,
-  ): Promise<Outcome | undefined> {
+  async #call(attempt: Attempt, begun: Running): Promise<Outcome | undefined> {
     const { holder, controller } = attempt;
-    const upstream = forReplica(JSON.parse(envelope) as Upstream, replica);
-    if (!servesPath(replica.protocol, upstream.path)) {
-      const message = `a replica that speaks ${replica.protocol} does not serve ${upstream.path}`;
-      return { outcome: 'failed', code: 'invalid_request', message, tokens: 1 };
-    }
-    const result = await this.#options.replicas.call({
-      url: replica.url,
-      upstream,
-      requestId: holder.id,
+    const { replicas, appender, admission, limits } = this.#options;
+    const { domain } = admission;
+    const stream = streamKey(domain, holder.id);
+    const writer = appender.open({
+      id: holder.id,
       attempt: holder.attempt,
-      signal: controller.signal,
-      answerBytes: this.#options.answerBytes,
+      streamKey: stream,
+      channel: begun.owner === undefined ? stream : nodeChannel(domain, begun.owner),
+      ttlMs: Math.max(0, begun.end_by - admission.now()) + begun.keep_ms,
     });
-    switch (result.status) {
-      case 'answered': {
-        const { httpStatus: status, contentType, body, tokens } = result;
-        return { outcome: 'done', tokens, answer: encodeAnswer({ status, contentType, body }) };
+    const { url, protocol, model, template } = begun.replica;
+    try {
+      const asked = {
+        prompt: decodePrompt(begun.body),
+        // From a config that was checked.
+        target: { url, protocol: protocol as Protocol, model, template },
+        requestId: holder.id,
+        attempt: holder.attempt,
+        writer,
+        signal: controller.signal,
+      };
+      return this.#outcomeOf(await exchange(replicas, asked, limits), writer, begun);
+    } catch (error) {
+      if (controller.signal.aborted) {
+        const outcome = outcomeOfAbort(controller.signal.reason as AbortReason);
+        return outcome && withoutRetry(outcome, writer, begun);
       }
-      case 'failed':
-        return {
-          outcome: 'retry',
-          code: 'upstream_failed',
-          message: result.message,
-          replicaDownMs: result.isDown ? this.#options.replicaDownMs : undefined,
-        };
-      case 'aborted':
-        return outcomeOfAbort(controller.signal.reason as AbortReason);
+      const { log } = this.#options;
+      log.error({ id: holder.id, err: error }, 'an answer could not be kept');
+      const message = 'the answer could not be kept';
+      return { outcome: 'failed', code: 'unavailable', message };
+    }
+  }
+
+  #outcomeOf(result: Exchanged, writer: AnswerWriter, begun: Running): Outcome {
+    switch (result.status) {
+      case 'answered':
+        return { outcome: 'done', tokens: result.tokens, answer: result.answer };
+      case 'refused': {
+        const { message } = result;
+        return { outcome: 'failed', code: 'invalid_request', message, tokens: 1 };
+      }
+      case 'failed': {
+        const { message, isDown } = result;
+        const replicaDownMs = isDown ? this.#options.replicaDownMs : undefined;
+        const outcome = { outcome: 'retry', code: 'upstream_failed', message, replicaDownMs };
+        return withoutRetry({ ...outcome, outcome: 'retry' }, writer, begun);
+      }
     }
   }
 
@@ -225,9 +247,8 @@ function outcomeOfAbort(reason: AbortReason): Outcome | undefined {
   }
 }
 
-/** A replica may know the model by another name. */
-function forReplica(upstream: Upstream, replica: ReplicaRecord): Upstream {
-  if (replica.model === undefined || upstream.body === undefined) return upstream;
-  const body = JSON.parse(upstream.body) as Record<string, unknown>;
-  return { ...upstream, body: JSON.stringify({ ...body, model: replica.model }) };
+/** A client that has seen the beginning of an answer cannot be given another one; a job can. */
+function withoutRetry(outcome: Outcome, writer: AnswerWriter, begun: Running): Outcome {
+  const isSeen = writer.count > 0 && begun.owner !== undefined;
+  return outcome.outcome === 'retry' && isSeen ? { ...outcome, outcome: 'failed' } : outcome;
 }

@@ -4,6 +4,7 @@ import { Consumer } from '../src/dispatch/index.ts';
 import { startNode, stopMs, within } from '../src/node.ts';
 import { ReplicaClient } from '../src/pool/index.ts';
 import { connectRedis } from '../src/redis.ts';
+import { Appender } from '../src/stream/index.ts';
 import { Attempts } from './attempts.ts';
 
 /**
@@ -20,8 +21,6 @@ export interface RunningWorker {
 const stopGraceMs = 10_000;
 /** A replica that failed is left alone for so long, ms. */
 const replicaDownMs = 5_000;
-/** Largest answer of a replica, bytes. */
-const answerBytes = 16 * 1024 * 1024;
 
 export async function startWorker(
   config: Config,
@@ -41,14 +40,21 @@ export async function startWorker(
     onGap: () => undefined,
   });
   const replicas = new ReplicaClient();
+  const { limits, timeouts } = config;
+  const appender = new Appender({ redis: node.redis, flushMs: timeouts.flushMs });
   const running = new Attempts({
     admission: node.admission,
     replicas,
+    appender,
     workerId: node.id,
-    heartbeatMs: config.timeouts.heartbeatMs,
-    abortMarginMs: config.timeouts.abortMarginMs,
+    heartbeatMs: timeouts.heartbeatMs,
+    abortMarginMs: timeouts.abortMarginMs,
     replicaDownMs,
-    answerBytes,
+    limits: {
+      answerBytes: limits.answerBytes,
+      firstTokenMs: timeouts.firstTokenMs,
+      streamIdleMs: timeouts.streamIdleMs,
+    },
     log,
   });
   attempts = running;
@@ -79,6 +85,7 @@ export async function startWorker(
     await within(graceMs + stopMs, consumed);
     clearTimeout(grace);
     running.close();
+    appender.stop();
     await node.stop();
     await replicas.stop();
     blocking.disconnect();

@@ -15,7 +15,7 @@ import {
   Sweeper,
 } from '../../src/admission/index.ts';
 import { connectRedis } from '../../src/redis.ts';
-import { type NodeEvent, subscribe } from '../../src/stream/index.ts';
+import { type NodeEvent, Subscription } from '../../src/stream/index.ts';
 
 export interface EngineOptions {
   readonly url: string;
@@ -102,7 +102,7 @@ export class Engine {
     const commands = await connectRedis(options.url, 'commands', options.id);
     const events = await connectRedis(options.url, 'events', options.id);
     const engine = new Engine(options, commands, events);
-    await subscribe({
+    await Subscription.open({
       redis: events,
       channel: nodeChannel(options.domain, options.id),
       onEvent: (event) => engine.#onEvent(event),

@@ -12,8 +12,8 @@ local function close(result)
   flush(meta)
   flush_scores(timers)
   flush_scores(outbox)
-  for node, list in pairs(events) do
-    redis.call('PUBLISH', key.channel .. node, cjson.encode(list))
+  for channel, list in pairs(events) do
+    redis.call('PUBLISH', key.channel .. channel, cjson.encode(list))
   end
   local timer = redis.call('ZRANGE', key.timers, '0', '0', 'WITHSCORES')[2]
   local offer_again = redis.call('ZRANGE', key.outbox, '0', '0', 'WITHSCORES')[2]

@@ -144,7 +144,7 @@ function requests.admit(request)
   end
   save(request)
   if request ~= submitting then
-    tell(request.owner, { id = request.id, state = 'admitted' })
+    tell_followers(request, { id = request.id, state = 'admitted' })
   end
 end
 
@@ -189,7 +189,8 @@ local function actual_cost(request, outcome)
   return math.min(math.max(outcome.tokens or request.cost, 1), 10000000)
 end
 
--- Ends a request from any state. `outcome`: state, code, message, tokens (actual cost).
+-- Ends a request from any state. `outcome`: state, code, message, tokens (actual cost), at (the place of
+-- its answer in its stream), answer (as followers are told it).
 function requests.finish(request, outcome)
   local id = request.id
   if request.state == 'waiting' then
@@ -221,7 +222,10 @@ function requests.finish(request, outcome)
   live[id] = false
   if request.pool or outcome.state ~= 'done' then
     -- A flow is done when its caller says so.
-    tell(request.owner, { id = id, state = outcome.state, code = code })
+    tell_followers(request, {
+      id = id, state = outcome.state, code = code, at = outcome.at, answer = outcome.answer,
+      queued_ms = outcome.at and request.admitted_at - request.created_at or nil,
+    })
   end
 end
 

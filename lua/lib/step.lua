@@ -34,7 +34,7 @@ local KEY_NAMES = {
   'jobs_ended', -- the same for jobs, which are kept for longer
   'jobs_ended_before',
   'due', -- set: gates that a bounded step left with free units and queues
-  'channel', -- prefix of the channels 'node:<id>'
+  'channel', -- prefix of the channels 'node:<id>' and 'stream:<id>'
 }
 local FIRST_OWN_KEY = #KEY_NAMES + 1
 -- Of meta, what most steps need.
@@ -232,11 +232,25 @@ end
 -- which prompts to hand to BullMQ and when something is due.
 local dispatch, events
 
+local function publish(channel, event)
+  local list = events[channel] or {}
+  list[#list + 1] = event
+  events[channel] = list
+end
+
+-- A gateway or a worker hears of its requests on a channel of its own.
 local function tell(node, event)
   if node then
-    local list = events[node] or {}
-    list[#list + 1] = event
-    events[node] = list
+    publish('node:' .. node, event)
+  end
+end
+
+-- Who follows a request: its gateway; of a job, which has none, whoever listens to its stream.
+local function tell_followers(request, event)
+  if request.owner then
+    tell(request.owner, event)
+  elseif request.job then
+    publish('stream:' .. request.id, event)
   end
 end
 

@@ -16,6 +16,7 @@ import type {
   LiveRequest,
   Member,
   Outcome,
+  Place,
   PolicyRecord,
   RekeyResult,
   RemoveResult,
@@ -66,6 +67,8 @@ const batchWhileWaiting = { arrivals: 12, ends: 4 };
 
 /** Ids that one `inspect` looks up: keeps a script call short. */
 const inspectedAtOnce = 500;
+/** The same where their places are counted. */
+const placesAtOnce = 50;
 
 const steps = [
   'submit',
@@ -113,7 +116,7 @@ export class Admission {
     const ends = () => (this.#someWait ? batchWhileWaiting.ends : batchItems);
     this.#submits = new Batch((list) => this.#submit(list), { items: arrivals, bytesOf });
     this.#begins = new Batch((list) => this.#begin(list), { items: arrivals });
-    const answerBytes = ({ outcome: { answer = '' } }: Finishing) => answer.length;
+    const answerBytes = ({ outcome: { answer } }: Finishing) => answer?.text.length ?? 0;
     this.#finishes = new Batch((list) => this.#finish(list), {
       items: ends,
       bytesOf: answerBytes,
@@ -237,6 +240,18 @@ export class Admission {
     return live;
   }
 
+  /** Where these wait; who does not wait is left out. */
+  async inspectPlaces(ids: readonly string[]): Promise<Place[]> {
+    const places: Place[] = [];
+    for (let from = 0; from < ids.length; from += placesAtOnce) {
+      const some = ids.slice(from, from + placesAtOnce);
+      type Told = { places: Place[] | Record<string, never> };
+      const told = await this.#step<Told>('inspect', { what: 'places', ids: some });
+      if (Array.isArray(told.places)) places.push(...told.places);
+    }
+    return places;
+  }
+
   async inspectPolicies(): Promise<{
     version: number;
     rekeying: number | undefined;
@@ -321,7 +336,7 @@ export class Admission {
     const items = list.map(({ holder, outcome }) => {
       const { replicaDownMs, answer, ...rest } = outcome;
       if (answer !== undefined) {
-        answers.push(answer);
+        answers.push(answer.text);
         streams.push(streamKey(this.domain, holder.id));
       }
       return {
@@ -329,6 +344,7 @@ export class Admission {
         ...rest,
         replica_down_ms: replicaDownMs,
         answer: answer === undefined ? undefined : answers.length,
+        at: answer?.at,
       };
     });
     return this.#step('finish', { items }, answers, streams);

@@ -40,12 +40,12 @@ export function domainKey(domain: string, name: string): string {
   return `sluice:{${domain}}:${name}`;
 }
 
-/** KEYS of every step. The last is the prefix of the domain's channels. */
+/** KEYS of every step. The last is the prefix of the domain's channels, `node:` and `stream:`. */
 export function keysOfStep(domain: string): string[] {
-  return [...stepKeys, 'node:'].map((name) => domainKey(domain, name));
+  return [...stepKeys, ''].map((name) => domainKey(domain, name));
 }
 
-/** Where a request's answer is kept: a Redis stream with a TTL. */
+/** Where a request's answer is kept, a Redis stream with a TTL; and the channel of who follows a job. */
 export function streamKey(domain: string, id: string): string {
   return domainKey(domain, `stream:${id}`);
 }

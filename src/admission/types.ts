@@ -107,6 +107,8 @@ export interface ReplicaRecord {
   readonly url: string;
   readonly protocol: string;
   readonly model?: string;
+  /** How a conversation becomes one text, for a replica that takes only text. */
+  readonly template?: 'mistral-instruct';
   readonly max_inflight: number;
   /** Left alone until then, after a failure. */
   readonly down_until?: number;
@@ -126,6 +128,10 @@ export type BeginResult =
       readonly replica: ReplicaRecord;
       /** Redis time at which the lease ends, whatever the heartbeat. */
       readonly end_by: number;
+      /** The gateway whose client waits for it; a job has none. */
+      readonly owner?: string;
+      /** How long its answer is kept after its end, ms. */
+      readonly keep_ms: number;
       readonly cancelled?: string;
     }
   | { readonly status: 'stale'; readonly state: RequestState | 'unknown' }
@@ -144,10 +150,10 @@ export interface Outcome {
   readonly message?: string | undefined;
   /** Actual tokens, for settlement. */
   readonly tokens?: number | undefined;
-  /** With 'retry': leave the replica alone for so long. */
+  /** Leave the replica alone for so long. */
   readonly replicaDownMs?: number | undefined;
-  /** What the client gets, see src/stream. */
-  readonly answer?: string | undefined;
+  /** What the client gets, and the id of its entry in the request's stream, see src/stream. */
+  readonly answer?: { readonly text: string; readonly at: string } | undefined;
 }
 
 export type FinishResult =
@@ -249,6 +255,18 @@ export interface RequestRecord {
   readonly replica?: string;
   readonly owner?: string;
   readonly pool?: string;
+  /** To be fetched later: whoever follows it listens to its own stream. */
+  readonly job?: true;
+}
+
+/** Where a request waits. */
+export interface Place {
+  readonly id: string;
+  /** 1 for the head of its queue. */
+  readonly position: number;
+  /** Others that are likely to go before it. */
+  readonly ahead: number;
+  readonly estimated_start_ms: number;
 }
 
 /** How a request ended. */

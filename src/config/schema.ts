@@ -35,6 +35,11 @@ export const timeoutSettings: Readonly<Record<keyof Timeouts, Setting>> = {
   keepMs: { name: 'keep', default: minute, least: 1000, most: 30 * day },
   abortMarginMs: { name: 'abort_margin', default: 1000, least: 0, most: minute },
   maxInflightMs: { name: 'max_inflight', default: minute, least: 100, most: 7 * day },
+  firstTokenMs: { name: 'first_token', default: minute, least: 10, most: day },
+  streamIdleMs: { name: 'stream_idle', default: minute / 2, least: 10, most: day },
+  flushMs: { name: 'flush', default: 100, least: 1, most: minute },
+  keepAliveMs: { name: 'keep_alive', default: 5000, least: 10, most: hour },
+  slowReaderMs: { name: 'slow_reader', default: minute / 2, least: 100, most: hour },
 };
 
 /** Sizes in bytes where the name says so, else counts. */
@@ -49,6 +54,12 @@ export const limitSettings: Readonly<Record<keyof Limits, Setting>> = {
   waiting: { name: 'waiting', default: 100_000, least: 1, most: 10_000_000 },
   labelBytes: { name: 'label_bytes', default: 1024, least: 16, most: 8192 },
   labels: { name: 'labels', default: 64, least: 1, most: 256 },
+  answerBytes: {
+    name: 'answer_bytes',
+    default: 16 * mebibyte,
+    least: 1024,
+    most: 256 * mebibyte,
+  },
   tokens: { name: 'tokens', default: 10_000_000, least: 1, most: 10_000_000 },
 };
 
@@ -128,7 +139,10 @@ export const fileSchema = Type.Object({
   pools: Type.Optional(
     named(
       poolName,
-      Type.Object({ replicas: Type.Optional(Type.Array(replica, { maxItems: 1000 })) }),
+      Type.Object({
+        template: Type.Optional(Type.Enum(['mistral-instruct'])),
+        replicas: Type.Optional(Type.Array(replica, { maxItems: 1000 })),
+      }),
       poolNameInWords,
       { judge: judgePools },
     ),

@@ -55,6 +55,11 @@ export interface PolicySource {
 
 /** One pool. */
 export interface PoolConfig {
+  /**
+   * How a conversation becomes one text for replicas that take only text (`ray`). Default none: then
+   * they take a single message as it is.
+   */
+  readonly template?: 'mistral-instruct';
   readonly replicas: readonly ReplicaConfig[];
 }
 
@@ -102,6 +107,8 @@ export interface Limits {
   readonly labelBytes: number;
   /** Labels of a request: a count. Default 64. */
   readonly labels: number;
+  /** A replica's answer, in bytes. Default 16 MiB. */
+  readonly answerBytes: number;
   /** Cost of a request, in tokens. Default 10,000,000, the most that the order can carry. */
   readonly tokens: number;
 }
@@ -128,4 +135,14 @@ export interface Timeouts {
   readonly abortMarginMs: number;
   /** Holding slots, where no policy says how long. Default 60 s. */
   readonly maxInflightMs: number;
+  /** Until the first token of a stream; then the prompt goes to another replica. Default 60 s. */
+  readonly firstTokenMs: number;
+  /** Between two tokens of a stream; then it has failed. Default 30 s. */
+  readonly streamIdleMs: number;
+  /** How long tokens are collected before they are written to Redis together. Default 100 ms. */
+  readonly flushMs: number;
+  /** How often a client hears something while it waits for a token. Default 5 s. */
+  readonly keepAliveMs: number;
+  /** A client that takes nothing of its stream for so long is gone. Default 30 s. */
+  readonly slowReaderMs: number;
 }

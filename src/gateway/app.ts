@@ -5,16 +5,20 @@ import type { Logger } from 'pino';
 import type { Admission } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { errorTable, SluiceError } from '../errors.ts';
+import type { ReplicaClient } from '../pool/index.ts';
 import { asSluiceError, errorBody, sendError } from './answers.ts';
 import { parseBody } from './bodies.ts';
 import { keyReader } from './caller.ts';
+import { catalogRoutes } from './catalog-routes.ts';
 import { jobRoutes } from './job-routes.ts';
 import { operateRoutes } from './operate-routes.ts';
+import { Places } from './places.ts';
 import type { PolicyBook } from './policy-book.ts';
 import type { PolicyChanges } from './policy-changes.ts';
 import { policyRoutes } from './policy-routes.ts';
 import { promptRoutes } from './prompt-routes.ts';
 import { type Prompts, requestIdOf } from './prompts.ts';
+import type { Waiters } from './waiters.ts';
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -37,8 +41,13 @@ export function buildApp(parts: {
   readonly book: PolicyBook;
   readonly changes: PolicyChanges;
   readonly prompts: Prompts;
+  readonly waiters: Waiters;
+  /** For what is asked of replicas without a turn. */
+  readonly replicas: ReplicaClient;
+  /** Aborts when the gateway can wait for its clients no longer. */
+  readonly closing: AbortSignal;
 }): FastifyInstance {
-  const { config, log, admission, prompts } = parts;
+  const { config, log, admission } = parts;
   const app = fastify({
     // Requests are logged below, once and without their query: it may hold a prompt.
     logger: false,
@@ -69,15 +78,20 @@ export function buildApp(parts: {
     },
   );
 
-  const refuse = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
+  const report = (thrown: unknown, id: string | undefined, url: string) => {
     const error = asSluiceError(thrown);
-    const id = requestIdOf(thrown);
-    if (id !== undefined) reply.header('sluice-request-id', id);
-    const line = { id, code: error.code, path: pathOf(request.url) };
+    const line = { id, code: error.code, path: pathOf(url) };
     // What is wrong with a request may quote it, labels and all; only our own troubles are told.
     const isOurs = errorTable[error.code].http >= 500 || error.retryAfterMs !== undefined;
     if (error.code === 'internal') log.error({ ...line, err: thrown }, 'request failed');
     else log.info({ ...line, ...(isOurs && { reason: error.message }) }, 'request refused');
+    return error;
+  };
+  const refuse = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
+    const known = requestIdOf(thrown);
+    if (known !== undefined) reply.header('sluice-request-id', known);
+    const id = reply.getHeader('sluice-request-id');
+    const error = report(thrown, typeof id === 'string' ? id : undefined, request.url);
     return sendError(reply, request.url, error);
   };
   app.setErrorHandler(refuse);
@@ -104,6 +118,7 @@ export function buildApp(parts: {
   });
   const readKey = keyReader(config);
   app.decorateRequest('keyLabels');
+  app.decorateRequest('keyId', '');
   app.decorateRequest('isAdmin', false);
   app.addHook('onRequest', async (request) => {
     // A type that is none at all would be refused before the parser above sees the body.
@@ -119,8 +134,10 @@ export function buildApp(parts: {
     log.info({ id, method, path: pathOf(request.url), status: reply.statusCode, ms }, 'answered');
   });
 
-  promptRoutes(app, config, prompts);
-  jobRoutes(app, config, prompts, admission);
+  const places = new Places(admission);
+  promptRoutes(app, { ...parts, places, report });
+  catalogRoutes(app, parts);
+  jobRoutes(app, { ...parts, places });
   operateRoutes(app, parts);
   policyRoutes(app, parts);
   return app;

@@ -1,21 +1,27 @@
+import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
-import { estimateTokens } from '../policy/index.ts';
-import type { Upstream } from '../pool/index.ts';
+import { estimateTokens, validateLabels } from '../policy/index.ts';
+import type { ClientPrompt } from '../protocols/index.ts';
 
 /**
- * The bodies of prompts, by path: what must be there, and what a scheduler needs of it. Everything
- * else goes to the replica as it came.
+ * The bodies of prompts, by path: what must be there, and what a scheduler needs of it. The body
+ * itself goes to the replica as it came.
  */
 
 type Body = Record<string, unknown>;
 
+/** A JSON body, read, and as it came. */
+export interface JsonBody {
+  readonly value: unknown;
+  readonly text: string;
+}
+
 /** What a body says to the scheduler. */
 export interface ParsedPrompt {
-  readonly model: string;
+  readonly client: ClientPrompt;
   readonly tokensEstimate: number;
-  /** The client asked for a stream; the answer is taken whole for now. */
-  readonly stream: boolean;
-  readonly upstream: Upstream;
+  /** What the protocol has a place for: who asks. */
+  readonly labels: Readonly<Record<string, string>>;
 }
 
 interface Kind {
@@ -28,7 +34,8 @@ interface Kind {
 
 const openaiMax = (body: Body) => positive(body.max_completion_tokens ?? body.max_tokens);
 const ollamaMax = (body: Body) => positive(asObject(body.options)?.num_predict);
-const embeds = { maxTokens: () => 0, streamsByDefault: false };
+const noTokens = () => 0;
+const embeds = { maxTokens: noTokens, streamsByDefault: false };
 
 const kinds: Readonly<Record<string, Kind>> = {
   '/v1/chat/completions': { promptChars: chat, maxTokens: openaiMax, streamsByDefault: false },
@@ -45,16 +52,24 @@ const kinds: Readonly<Record<string, Kind>> = {
   },
   '/api/chat': { promptChars: chat, maxTokens: ollamaMax, streamsByDefault: true },
   '/api/embed': { ...embeds, promptChars: (body) => texts(body, 'input') },
+  '/api/embeddings': { ...embeds, promptChars: (body) => texts(body, 'prompt') },
+  '/infer': {
+    promptChars: (body) => texts(body, 'text'),
+    maxTokens: () => undefined,
+    streamsByDefault: false,
+  },
 };
 
 /** Levels of lists and objects in a body; deeper ones overflow the stack here or at the replica. */
 const mostLevels = 100;
 
 /** A body as JSON in UTF-8. @throws SluiceError invalid_request, without quoting it */
-export function parseBody(bytes: Buffer): unknown {
+export function parseBody(bytes: Buffer): JsonBody {
+  let text: string;
   let body: unknown;
   try {
-    body = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    body = JSON.parse(text);
   } catch (cause) {
     throw new SluiceError('invalid_request', 'the body is not valid JSON', {
       param: 'body',
@@ -62,7 +77,7 @@ export function parseBody(bytes: Buffer): unknown {
     });
   }
   if (isDeeper(body, mostLevels)) throw invalid('body', `has more than ${mostLevels} levels`);
-  return body;
+  return { value: body, text };
 }
 
 function isDeeper(value: unknown, levels: number): boolean {
@@ -70,36 +85,57 @@ function isDeeper(value: unknown, levels: number): boolean {
   return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }
 
-/** Paths under which a prompt can be posted. */
+/** Pairs that OpenAI takes in `metadata`. */
+const metadataPairs = 16;
+
+/** Paths of prompts. */
 export const promptPaths: readonly string[] = Object.keys(kinds);
 
-/** Reads the body of a prompt for one of {@link promptPaths}. @throws SluiceError invalid_request */
-export function readPrompt(path: unknown, given: unknown, defaultModel: string): ParsedPrompt {
+/**
+ * Reads the body of a prompt for one of {@link promptPaths}. `streams`: whether one that does not say
+ * gets a stream; as its protocol does when absent. @throws SluiceError invalid_request
+ */
+export function readPrompt(
+  path: unknown,
+  given: JsonBody | undefined,
+  config: Pick<Config, 'defaultModel' | 'limits'>,
+  streams?: boolean,
+): ParsedPrompt {
   const kind = typeof path === 'string' && Object.hasOwn(kinds, path) ? kinds[path] : undefined;
   if (typeof path !== 'string' || !kind) {
     throw invalid('path', `must be one of ${promptPaths.join(', ')}`);
   }
-  const body = asObject(given);
-  if (!body) throw invalid('body', 'must be a JSON object');
-  const { model = defaultModel, stream = kind.streamsByDefault } = body;
+  const body = asObject(given?.value);
+  if (!given || !body) throw invalid('body', 'must be a JSON object');
+  const model = body.model ?? config.defaultModel;
+  const stream = body.stream ?? streams ?? kind.streamsByDefault;
   if (typeof model !== 'string' || model === '') throw invalid('model', 'must be a text');
   if (typeof stream !== 'boolean') throw invalid('stream', 'must be true or false');
-  const sent = {
-    ...body,
-    model,
-    ...('stream' in body || kind.streamsByDefault ? { stream: false } : {}),
-  };
-  // Belongs to a stream; without one OpenAI's servers refuse it.
-  if ('stream_options' in sent) delete sent.stream_options;
   return {
-    model,
-    stream,
+    client: { path, body: given.text, model, stream: stream && kind.maxTokens !== noTokens },
+    labels: path.startsWith('/v1/') ? openaiLabels(body, config.limits) : {},
     tokensEstimate: estimateTokens({
       promptChars: kind.promptChars(body),
       maxTokens: kind.maxTokens(body),
     }),
-    upstream: { method: 'POST', path, body: JSON.stringify(sent) },
   };
+}
+
+/**
+ * OpenAI's `user`, or the newer `safety_identifier`, is who asks; `metadata` holds what else is to be
+ * said of a request. What is no text, or too long for a label, is no label.
+ */
+function openaiLabels(body: Body, limits: Config['limits']): Record<string, string> {
+  const metadata = Object.entries(asObject(body.metadata) ?? {}).slice(0, metadataPairs);
+  const said = [...metadata, ['user_id', body.user ?? body.safety_identifier]];
+  const labels = said.flatMap(([name = '', value]) => {
+    try {
+      return Object.entries(validateLabels({ [`${name}`]: value }, limits));
+    } catch {
+      return [];
+    }
+  });
+  return Object.fromEntries(labels);
 }
 
 export function asObject(value: unknown): Body | undefined {

@@ -3,11 +3,14 @@ import type { FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { parseBaggage, parsePriority, validateLabels } from '../policy/index.ts';
+import { type IdempotencyKey, idempotencyKey } from './idempotency.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
     /** Labels of the API key that the request came with; set before its body is read. */
     keyLabels: Readonly<Record<string, string>>;
+    /** Tells that key from others without giving it away; '' where there are none. */
+    keyId: string;
     /** Whether that key may change policies; everybody may where there are no keys. */
     isAdmin: boolean;
   }
@@ -42,6 +45,15 @@ export function readCaller(
   };
 }
 
+/** The key under which a repeat of the request is known, or undefined. */
+export function readIdempotencyKey(
+  request: FastifyRequest,
+  content: unknown,
+): IdempotencyKey | undefined {
+  const key = one(request, 'idempotency-key');
+  return key === undefined ? undefined : idempotencyKey(key, request.keyId, content);
+}
+
 /** A wait in ms: a whole number from 1 to the configured maximum. */
 export function readTimeout(given: unknown, param: string, config: Config): number | undefined {
   if (given === undefined) return undefined;
@@ -72,16 +84,16 @@ export function readControlPoint(given: unknown, param: string): string | undefi
  */
 export function keyReader(
   config: Config,
-): (request: FastifyRequest) => Pick<FastifyRequest, 'keyLabels' | 'isAdmin'> {
+): (request: FastifyRequest) => Pick<FastifyRequest, 'keyLabels' | 'keyId' | 'isAdmin'> {
   const digest = (text: string) => createHash('sha256').update(text).digest('base64');
   const keys = new Map(
     config.apiKeys.map(({ key, labels, admin }) => [
       digest(key),
-      { keyLabels: labels, isAdmin: admin },
+      { keyLabels: labels, keyId: digest(key), isAdmin: admin },
     ]),
   );
   return (request) => {
-    if (keys.size === 0) return { keyLabels: {}, isAdmin: true };
+    if (keys.size === 0) return { keyLabels: {}, keyId: '', isAdmin: true };
     const given = /^Bearer +(\S+) *$/i.exec(one(request, 'authorization') ?? '')?.[1];
     const found = given === undefined ? undefined : keys.get(digest(given));
     if (found) return found;

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino';
 import { type Config, configWarnings } from '../config.ts';
 import { startNode } from '../node.ts';
+import { ReplicaClient } from '../pool/index.ts';
 import { buildApp } from './app.ts';
 import { LargestCosts } from './fairness.ts';
 import { applyConfig, PolicyBook } from './policy-book.ts';
@@ -22,6 +23,8 @@ export interface RunningGateway {
 
 /** Default grace of a stop, ms. */
 const stopGraceMs = 10_000;
+/** How long clients that still wait then have to hear that it stops, ms. */
+const tellMs = 1_000;
 /** How often waiting requests are read again, lest an event was lost, ms. */
 const recheckMs = 5_000;
 /** How often the cluster is looked at, as long as telemetry listens, ms. */
@@ -53,7 +56,7 @@ export async function startGateway(
     } catch (error) {
       log.warn({ err: error }, 'could not look after a gap');
     }
-    await waiters?.check();
+    await waiters?.check(true);
   };
   const node = await startNode({
     config,
@@ -63,9 +66,15 @@ export async function startGateway(
     onEvent: (event) => waiters?.onEvent(event),
     onGap: () => void onGap(),
   });
-  const { admission, redis } = node;
-  const waiting = new Waiters(admission, (error) => log.warn({ err: error }, 'reading again'));
+  const { admission, redis, subscription } = node;
+  const waiting = new Waiters({
+    admission,
+    redis,
+    subscription,
+    onError: (error) => log.warn({ err: error }, 'reading again'),
+  });
   waiters = waiting;
+  const replicas = new ReplicaClient();
   const policies = new PolicyBook(admission);
   const rekeyer = new Rekeyer(admission, policies, (error) =>
     log.warn({ err: error }, 'keying requests anew'),
@@ -83,6 +92,7 @@ export async function startGateway(
     sampler.stop();
     waiting.stop();
     rekeyer.stop();
+    await replicas.stop();
     await node.stop();
   };
   try {
@@ -100,7 +110,19 @@ export async function startGateway(
       gatewayId: node.id,
     });
     const changes = new PolicyChanges(admission, rekeyer);
-    const app = buildApp({ config, log, redis, admission, book: policies, changes, prompts });
+    const closing = new AbortController();
+    const app = buildApp({
+      config,
+      log,
+      redis,
+      admission,
+      book: policies,
+      changes,
+      prompts,
+      waiters: waiting,
+      replicas,
+      closing: closing.signal,
+    });
     await node.sweeper.start();
     waiting.start(recheckMs);
     sampler.start();
@@ -108,9 +130,13 @@ export async function startGateway(
     log.info({ gateway: node.id, url }, 'gateway ready');
 
     const stop = async (graceMs: number) => {
-      const grace = setTimeout(() => app.server.closeAllConnections(), graceMs);
+      // Then they are told, and a moment later cut off.
+      const timers = [
+        setTimeout(() => closing.abort(), graceMs),
+        setTimeout(() => app.server.closeAllConnections(), graceMs + tellMs),
+      ];
       await app.close();
-      clearTimeout(grace);
+      for (const timer of timers) clearTimeout(timer);
       await stopParts();
       log.info({ gateway: node.id }, 'gateway stopped');
     };

@@ -3,26 +3,46 @@ import { type Admission, parseId, type RequestView } from '../admission/index.ts
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { validateLabels } from '../policy/index.ts';
-import { asObject, readPrompt } from './bodies.ts';
-import { readCaller, readControlPoint, readTimeout } from './caller.ts';
-import { endError, type Prompts } from './prompts.ts';
+import type { Answer } from '../stream/index.ts';
+import { asObject, type JsonBody, type ParsedPrompt, readPrompt } from './bodies.ts';
+import { readCaller, readControlPoint, readIdempotencyKey, readTimeout } from './caller.ts';
+import { followJob, readLastEventId } from './job-stream.ts';
+import type { Places } from './places.ts';
+import { checkTranslation, clientGone } from './prompt-routes.ts';
+import type { Prompts } from './prompts.ts';
+import { endError } from './rejections.ts';
+import type { Waiters } from './waiters.ts';
 
 /** Prompts that are fetched later. They outlive the client and the gateway. */
 export function jobRoutes(
   app: FastifyInstance,
-  config: Config,
-  prompts: Prompts,
-  admission: Admission,
+  parts: {
+    readonly config: Config;
+    readonly prompts: Prompts;
+    readonly admission: Admission;
+    readonly waiters: Waiters;
+    readonly places: Places;
+    /** Aborts when the gateway can wait for its clients no longer. */
+    readonly closing: AbortSignal;
+  },
 ): void {
+  const { config, prompts, admission, waiters, places, closing } = parts;
   app.post('/v1/jobs', async (request, reply) => {
-    const job = readJob(request.body, config);
-    const caller = readCaller(request, config, job.labels);
-    const { id, controlPoint, result } = await prompts.submitJob({
-      ...job.prompt,
-      ...caller,
-      controlPoint: caller.controlPoint ?? job.controlPoint,
-      timeoutMs: caller.timeoutMs ?? job.timeoutMs,
-    });
+    const given = request.body as JsonBody | undefined;
+    const job = readJob(given?.value, config);
+    checkTranslation(job.prompt, config);
+    const caller = readCaller(request, config, { ...job.prompt.labels, ...job.labels });
+    const key = readIdempotencyKey(request, ['/v1/jobs', given?.text, caller]);
+    const submitted = await prompts.submitJob(
+      {
+        ...job.prompt,
+        ...caller,
+        controlPoint: caller.controlPoint ?? job.controlPoint,
+        timeoutMs: caller.timeoutMs ?? job.timeoutMs,
+      },
+      key,
+    );
+    const { id, controlPoint, result } = submitted;
     const place = result.status === 'accepted' ? result : undefined;
     reply.code(202).header('location', `/v1/jobs/${id}`).header('sluice-request-id', id);
     return {
@@ -58,6 +78,21 @@ export function jobRoutes(
     };
   });
 
+  app.get<{ Params: { id: string } }>('/v1/jobs/:id/stream', async (request, reply) => {
+    const { id } = request.params;
+    const after = readLastEventId([request.headers['last-event-id']].flat()[0]);
+    const view = await read(id);
+    if (view.request && !view.request.job) {
+      throw new SluiceError('unknown_job', 'this is no job: its answer goes to who sent it');
+    }
+    // The client has seen it all: it need not come back.
+    if (after === 'end') return reply.code(204).send();
+    reply.header('sluice-request-id', id);
+    const gone = AbortSignal.any([clientGone(request, reply), closing]);
+    const { timeouts } = config;
+    return followJob({ id, view, reply, gone, waiters, places, timeouts }, after);
+  });
+
   app.delete<{ Params: { id: string } }>('/v1/jobs/:id', async (request, reply) => {
     const { id } = request.params;
     await read(id);
@@ -86,19 +121,26 @@ function readJob(given: unknown, config: Config) {
     throw new SluiceError('invalid_request', message, { param: unknown });
   }
   return {
-    prompt: readPrompt(job.path, job.body, config.defaultModel),
+    prompt: readJobPrompt(job.path, job.body, config),
     labels: validateLabels(job.labels ?? {}, config.limits),
     controlPoint: readControlPoint(job.control_point, 'control_point'),
     timeoutMs: readTimeout(job.timeout_ms, 'timeout_ms', config),
   };
 }
 
-/** JSON answers as JSON, others as text. */
-function bodyOf(answer: { contentType: string; body: string }): unknown {
-  if (!answer.contentType.includes('json')) return answer.body;
+/** A job streams only when it is told to: mostly it is fetched. */
+function readJobPrompt(path: unknown, body: unknown, config: Config): ParsedPrompt {
+  const given = body === undefined ? undefined : { value: body, text: JSON.stringify(body) };
+  return readPrompt(path, given, config, false);
+}
+
+/** JSON answers as JSON, others as text; of a streamed one the list of its events. */
+function bodyOf({ contentType, body, events }: Answer): unknown {
+  if (events) return events.map((event) => JSON.parse(event) as unknown);
+  if (body === undefined || !contentType.includes('json')) return body;
   try {
-    return JSON.parse(answer.body);
+    return JSON.parse(body);
   } catch {
-    return answer.body;
+    return body;
   }
 }

@@ -80,6 +80,7 @@ export async function applyConfig(admission: Admission, config: Config): Promise
           url,
           protocol,
           ...(model === undefined ? {} : { model }),
+          ...(pool.template === undefined ? {} : { template: pool.template }),
           max_inflight: maxInflight,
         })),
       ]),

@@ -1,58 +1,84 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
-import { type ParsedPrompt, promptPaths, readPrompt } from './bodies.ts';
-import { readCaller } from './caller.ts';
-import type { Prompts } from './prompts.ts';
+import { exchangeFor } from '../protocols/index.ts';
+import { type JsonBody, type ParsedPrompt, promptPaths, readPrompt } from './bodies.ts';
+import { readCaller, readIdempotencyKey } from './caller.ts';
+import { type Answering, answerStream, answerWhole } from './client-answer.ts';
+import type { Places } from './places.ts';
+import { modelOf, type Prompts } from './prompts.ts';
 
 /** The protocols of the replicas, served by the scheduler: same paths, same bodies. */
-export function promptRoutes(app: FastifyInstance, config: Config, prompts: Prompts): void {
-  for (const path of promptPaths) {
+export function promptRoutes(
+  app: FastifyInstance,
+  parts: {
+    readonly config: Config;
+    readonly prompts: Prompts;
+    readonly places: Places;
+    /** Aborts when the gateway can wait for its clients no longer. */
+    readonly closing: AbortSignal;
+    /** Logs a failure that no error handler sees. */
+    readonly report: (error: unknown, id: string, url: string) => void;
+  },
+): void {
+  const { config, prompts, places, closing, report } = parts;
+  const serve = async (request: FastifyRequest, reply: FastifyReply, prompt: ParsedPrompt) => {
+    checkTranslation(prompt, config);
+    const caller = readCaller(request, config, prompt.labels);
+    const { path, body } = prompt.client;
+    const key = readIdempotencyKey(request, [path, body, caller]);
+    const open = await prompts.open({ ...prompt, ...caller }, key);
+    reply.header('sluice-request-id', open.id);
+    const gone = AbortSignal.any([clientGone(request, reply), closing]);
+    const answering: Answering = {
+      open,
+      reply,
+      path,
+      gone,
+      timeouts: config.timeouts,
+      places,
+      onFailure: (error) => report(error, open.id, path),
+    };
+    return prompt.client.stream ? answerStream(answering) : answerWhole(answering);
+  };
+
+  for (const path of promptPaths.filter((one) => one !== '/infer')) {
     app.post(path, async (request, reply) => {
-      const prompt = readPrompt(path, request.body, config.defaultModel);
-      refuseStream(path, prompt);
-      const caller = readCaller(request, config);
-      const { id, answer, queuedMs } = await prompts.run(
-        { ...prompt, ...caller },
-        clientGone(request, reply),
-      );
-      reply.header('sluice-request-id', id).header('sluice-queue-ms', String(queuedMs));
-      return send(reply, prompt, path, answer);
+      const body = request.body as JsonBody | undefined;
+      return serve(request, reply, readPrompt(path, body, config));
     });
   }
-
-  app.get('/v1/models', async () => ({
-    object: 'list',
-    data: Object.keys(config.models).map((id) => ({ id, object: 'model', owned_by: 'sluice' })),
-  }));
-  app.get('/api/tags', async () => ({
-    models: Object.keys(config.models).map((name) => ({ name, model: name })),
-  }));
-  app.get('/api/version', async () => ({ version: '0.0.0-sluice' }));
+  app.get<{ Querystring: { text?: unknown; model?: unknown } }>('/infer', (request, reply) => {
+    const { text, model } = request.query;
+    const value = { text, ...(model !== undefined && { model }) };
+    const body = { value, text: JSON.stringify({ text }) };
+    return serve(request, reply, readPrompt('/infer', body, config));
+  });
 }
 
-/** Ollama streams by default, so its clients get the whole answer as a stream of one object. */
-function send(
-  reply: FastifyReply,
-  prompt: ParsedPrompt,
-  path: string,
-  answer: { status: number; contentType: string; body: string },
-): FastifyReply {
-  const asStream = prompt.stream && path.startsWith('/api/') && answer.status === 200;
-  reply.code(answer.status);
-  if (!asStream) return reply.type(answer.contentType).send(answer.body);
-  return reply.type('application/x-ndjson').send(`${answer.body.trimEnd()}\n`);
-}
-
-function refuseStream(path: string, prompt: ParsedPrompt): void {
-  if (prompt.stream && path.startsWith('/v1/')) {
-    const message = 'stream: true is not served yet; leave it out to get the whole answer';
-    throw new SluiceError('invalid_request', message, { param: 'stream' });
+/**
+ * Refuses what none of the pool's replicas can be asked, before it waits for one of them.
+ * @throws SluiceError invalid_request that names the field
+ */
+export function checkTranslation({ client }: ParsedPrompt, config: Config): void {
+  const { pool } = modelOf(client.model, config);
+  const { replicas = [], template } = config.pools[pool] ?? {};
+  const protocols = new Set(replicas.map(({ protocol }) => protocol));
+  let refusal: unknown;
+  for (const protocol of protocols) {
+    try {
+      exchangeFor(client, { protocol, template });
+      return;
+    } catch (error) {
+      if (!(error instanceof SluiceError)) throw error;
+      refusal ??= error;
+    }
   }
+  if (refusal) throw refusal;
 }
 
 /** Aborts when the client's connection is gone before it has its answer. */
-function clientGone(request: FastifyRequest, reply: FastifyReply): AbortSignal {
+export function clientGone(request: FastifyRequest, reply: FastifyReply): AbortSignal {
   const gone = new AbortController();
   reply.raw.once('close', () => {
     if (!reply.raw.writableFinished) gone.abort();

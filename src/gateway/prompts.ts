@@ -2,19 +2,21 @@ import type { Redis } from 'ioredis';
 import { type Admission, makeId, type SubmitResult, streamKey } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { type LabelMissing, labelMissing, type PromptEnded, promptEnded } from '../diagnostics.ts';
-import { type ErrorCode, errorTable, SluiceError } from '../errors.ts';
+import { SluiceError } from '../errors.ts';
 import { schedule } from '../policy/index.ts';
-import type { Upstream } from '../pool/index.ts';
-import { type Answer, readAnswer } from '../stream/index.ts';
+import { type ClientPrompt, encodePrompt } from '../protocols/index.ts';
+import { type Answer, type Follower, readAnswer } from '../stream/index.ts';
 import type { LargestCosts } from './fairness.ts';
+import { type IdempotencyKey, IdempotencyKeys } from './idempotency.ts';
+import { OpenPrompt } from './open-prompt.ts';
 import { knownControlPoints, type PolicyBook } from './policy-book.ts';
-import { rejection } from './rejections.ts';
+import { rejection, staleId } from './rejections.ts';
 import { keptLabels } from './rekeyer.ts';
-import type { End, Waiters } from './waiters.ts';
+import type { Waiters } from './waiters.ts';
 
 /** A prompt as a client sent it, whatever the protocol. */
 export interface Prompt {
-  readonly model: string;
+  readonly client: ClientPrompt;
   /** Where it is scheduled; the model's when absent. */
   readonly controlPoint?: string | undefined;
   readonly labels: Readonly<Record<string, string>>;
@@ -22,7 +24,6 @@ export interface Prompt {
   readonly boundLabels?: readonly string[] | undefined;
   readonly timeoutMs?: number | undefined;
   readonly tokensEstimate: number;
-  readonly upstream: Upstream;
 }
 
 export interface Submitted {
@@ -35,15 +36,10 @@ export interface Submitted {
   readonly result: Extract<SubmitResult, { status: 'accepted' | 'known' }>;
 }
 
-/** What a waiting client gets. */
-export interface Reply {
-  readonly id: string;
-  readonly answer: Answer;
-  readonly queuedMs: number;
-}
-
 /** Past its longest time a request has ended; if Redis does not say so for this long, it is away, ms. */
 const silenceMs = 30_000;
+/** How many requests that came to nothing one key is followed through. */
+const keyTries = 10;
 /** How often a schedule is computed anew because the policies changed meanwhile. */
 const scheduleTries = 5;
 
@@ -56,6 +52,7 @@ export class Prompts {
   readonly #waiters: Waiters;
   readonly #costs: LargestCosts;
   readonly #gatewayId: string;
+  readonly #keys: IdempotencyKeys;
 
   constructor(parts: {
     readonly config: Config;
@@ -73,52 +70,50 @@ export class Prompts {
     this.#waiters = parts.waiters;
     this.#costs = parts.costs;
     this.#gatewayId = parts.gatewayId;
+    const { domain, timeouts } = parts.config;
+    this.#keys = new IdempotencyKeys(parts.redis, domain, timeouts.keepJobMs);
   }
 
   /** A prompt that goes on without its client, to be fetched later. */
-  async submitJob(prompt: Prompt): Promise<Submitted> {
-    return this.#submit(prompt, makeId(this.#config.domain, this.#admission.now()), undefined);
+  async submitJob(prompt: Prompt, key?: IdempotencyKey): Promise<Submitted> {
+    const { submitted } = await this.#begin(prompt, key, () => undefined, undefined);
+    return submitted;
   }
 
   /**
-   * A prompt whose client waits here. Aborting `gone` cancels it.
-   * @throws SluiceError with the code under which it ended, or `unavailable` without Redis.
+   * Sends a prompt whose client waits here. With a key it is one that other clients may ask for, too.
+   * @throws SluiceError when it is refused at once, or `unavailable` without Redis
    */
-  async run(prompt: Prompt, gone: AbortSignal): Promise<Reply> {
-    const id = makeId(this.#config.domain, this.#admission.now());
-    const ended = this.#waiters.wait(id);
+  async open(prompt: Prompt, key?: IdempotencyKey): Promise<OpenPrompt> {
     const startedAtMs = Date.now();
     const from = performance.now();
-    let outcome = 'internal';
-    let controlPoint = 'other';
-    const cancel = () => this.cancel(id, 'its client went away').catch(() => undefined);
+    const ended = (id: string, controlPoint: string, outcome: string) => {
+      if (!promptEnded.hasSubscribers) return;
+      const known = this.#isKnown(controlPoint) ? controlPoint : 'other';
+      const totalMs = performance.now() - from;
+      const message = { id, controlPoint: known, outcome, startedAtMs, totalMs };
+      promptEnded.publish(message satisfies PromptEnded);
+    };
+    const waiters = this.#waiters;
+    const follow = (id: string) => (key ? waiters.followShared(id) : waiters.follow(id));
     try {
-      const submitted = await this.#submit(prompt, id, this.#gatewayId);
-      controlPoint = submitted.controlPoint;
-      this.#waiters.accepted(id, submitted.longestMs + silenceMs);
-      if (gone.aborted) void cancel();
-      gone.addEventListener('abort', () => void cancel(), { once: true });
-      const end = await ended;
-      const answer = await this.#answerOf(id, end, submitted.deniedStatus);
-      outcome = 'done';
-      return { id, answer, queuedMs: end.queuedMs ?? 0 };
+      const owner = key ? undefined : this.#gatewayId;
+      const { submitted, follower } = await this.#begin(prompt, key, follow, owner);
+      if (!follower) throw new Error('an open prompt has a follower');
+      const { id, controlPoint, longestMs } = submitted;
+      waiters.accepted(id, longestMs + silenceMs);
+      return new OpenPrompt({
+        submitted,
+        follower,
+        isShared: key !== undefined,
+        forget: () => waiters.forget(id, follower),
+        cancel: () => this.cancel(id, 'its client went away'),
+        onClose: (outcome) => ended(id, controlPoint, outcome),
+      });
     } catch (error) {
-      if (error instanceof SluiceError) outcome = error.code;
-      // Redis did not answer: it may have taken the request in, and nobody waits for it any more.
-      if (!(error instanceof SluiceError)) void cancel();
-      throw withId(error, id);
-    } finally {
-      this.#waiters.forget(id);
-      if (promptEnded.hasSubscribers) {
-        const totalMs = performance.now() - from;
-        promptEnded.publish({
-          id,
-          controlPoint: this.#isKnown(controlPoint) ? controlPoint : 'other',
-          outcome,
-          startedAtMs,
-          totalMs,
-        } satisfies PromptEnded);
-      }
+      const code = error instanceof SluiceError ? error.code : 'internal';
+      ended(requestIdOf(error) ?? '', 'other', code);
+      throw error;
     }
   }
 
@@ -136,31 +131,40 @@ export class Prompts {
     return this.#admission.cancel(id, message);
   }
 
-  async #answerOf(id: string, end: End, deniedStatus?: number): Promise<Answer> {
-    if (end.state === 'done') {
-      const answer = await this.readAnswer(id);
-      if (answer) return answer;
-      throw new SluiceError('internal', 'the answer is no longer kept');
+  /** Submits it, under the id that its key stands for. */
+  async #begin(
+    prompt: Prompt,
+    key: IdempotencyKey | undefined,
+    follow: (id: string) => Promise<Follower> | Follower | undefined,
+    owner: string | undefined,
+  ): Promise<{ submitted: Submitted; follower: Follower | undefined }> {
+    let failed = '';
+    for (let tries = 0; tries < keyTries; tries++) {
+      const fresh = makeId(this.#config.domain, this.#admission.now());
+      const id = key ? await this.#keys.claim(key, fresh, failed) : fresh;
+      const follower = await follow(id);
+      try {
+        const submitted = await this.#submit(prompt, id, owner);
+        if (!key || !cameToNothing(submitted.result)) return { submitted, follower };
+      } catch (error) {
+        if (follower) void this.#waiters.forget(id, follower).catch(() => undefined);
+        // Redis did not answer: it may have taken the request in, and nobody waits for it any more.
+        if (!key && !(error instanceof SluiceError)) {
+          void this.cancel(id, 'its gateway lost Redis').catch(() => undefined);
+        }
+        if (!key || !isStale(error)) throw withId(error, id);
+      }
+      if (follower) await this.#waiters.forget(id, follower);
+      failed = id;
     }
-    throw endError(end, deniedStatus);
+    throw new SluiceError('unavailable', 'the requests of this Idempotency-Key keep failing', {
+      retryAfterMs: 1_000,
+    });
   }
 
   async #submit(prompt: Prompt, id: string, owner: string | undefined): Promise<Submitted> {
-    const { limits, timeouts, models } = this.#config;
-    // To Ollama a name without a tag means `latest`.
-    const untagged = prompt.model.replace(/:latest$/, '');
-    const known = [prompt.model, untagged].find((name) => Object.hasOwn(models, name));
-    const model = known === undefined ? undefined : models[known];
-    if (!model) {
-      const names = Object.keys(models).join(', ');
-      throw new SluiceError(
-        'unknown_model',
-        `model ${prompt.model} is not served; known: ${names}`,
-        {
-          param: 'model',
-        },
-      );
-    }
+    const { limits, timeouts } = this.#config;
+    const model = modelOf(prompt.client.model, this.#config);
     const controlPoint = prompt.controlPoint ?? model.controlPoint;
     for (let tries = 0; tries < scheduleTries; tries++) {
       const { version, policies } = this.#book;
@@ -194,7 +198,7 @@ export class Prompts {
         job: owner === undefined,
         rates: plan.rates,
         queueLimits: plan.queueLimits,
-        body: JSON.stringify(prompt.upstream),
+        body: encodePrompt(prompt.client),
       });
       if (result.status === 'rejected') {
         throw rejection(result, { config: this.#config, controlPoint, plan });
@@ -215,17 +219,26 @@ export class Prompts {
   }
 }
 
-/** The error a client sees for a request that ended otherwise than done. */
-export function endError(
-  end: Pick<End, 'state' | 'code' | 'message'>,
-  deniedStatus?: number,
-): SluiceError {
-  const code =
-    end.code !== undefined && end.code in errorTable ? (end.code as ErrorCode) : 'internal';
-  return new SluiceError(code, end.message ?? `the request ended as ${end.state}`, {
-    retryAfterMs: code === 'queue_timeout' || code === 'unavailable' ? 1_000 : undefined,
-    httpStatus: code === 'queue_timeout' ? deniedStatus : undefined,
-  });
+/** Of a repeat: the request that its key stands for has failed, so this is another try. */
+function cameToNothing(result: Submitted['result']): boolean {
+  const over = ['failed', 'cancelled', 'expired', 'rejected'];
+  return result.status === 'known' && over.includes(result.state);
+}
+
+/** What its key stands for was never taken in, or is forgotten. */
+function isStale(error: unknown): boolean {
+  return error instanceof SluiceError && error.cause === staleId;
+}
+
+/** @throws SluiceError unknown_model */
+export function modelOf(name: string, { models }: Config): Config['models'][string] {
+  // To Ollama a name without a tag means `latest`.
+  const untagged = name.replace(/:latest$/, '');
+  const known = [name, untagged].find((one) => Object.hasOwn(models, one));
+  const model = known === undefined ? undefined : models[known];
+  if (model) return model;
+  const message = `model ${name} is not served; known: ${Object.keys(models).join(', ')}`;
+  throw new SluiceError('unknown_model', message, { param: 'model' });
 }
 
 const idOfError = new WeakMap<object, string>();

@@ -1,12 +1,16 @@
 import type { SubmitResult } from '../admission/index.ts';
 import type { Config } from '../config.ts';
-import { SluiceError } from '../errors.ts';
+import { type ErrorCode, errorTable, SluiceError } from '../errors.ts';
 import { parseLimiter, type Schedule } from '../policy/index.ts';
+import type { End } from '../stream/index.ts';
 
 /**
- * What a client is told when its request was not taken in. The messages are logged: they name limits
+ * What a client is told when its request was not taken in, or came to no answer. The messages are logged: they name limits
  * by their policies and label keys, never by a label's value, which says who the client is.
  */
+
+/** Cause of the error for an id that is too old to be new. */
+export const staleId = Symbol('stale id');
 
 type Rejected = Extract<SubmitResult, { status: 'rejected' }>;
 
@@ -28,6 +32,7 @@ export function rejection(result: Rejected, submitted: Submitted): SluiceError {
     case 'stale_id':
       return new SluiceError('unavailable', 'the request took too long to reach the queue', {
         retryAfterMs,
+        cause: staleId,
       });
     case 'rate_limited':
       return new SluiceError('rate_limited', `the rate limit of ${ownerOf(limiter)} is used up`, {
@@ -68,4 +73,17 @@ function ownerOf(limiter: string): string {
   const name = parseLimiter(limiter);
   if (name.kind === 'pool') return `pool ${name.pool}`;
   return `policy ${name.policy}${name.kind === 'label' ? ` for its ${name.label}` : ''}`;
+}
+
+/** The error a client sees for a request that ended otherwise than done. */
+export function endError(
+  end: Pick<End, 'state' | 'code' | 'message'>,
+  deniedStatus?: number,
+): SluiceError {
+  const code =
+    end.code !== undefined && end.code in errorTable ? (end.code as ErrorCode) : 'internal';
+  return new SluiceError(code, end.message ?? `the request ended as ${end.state}`, {
+    retryAfterMs: code === 'queue_timeout' || code === 'unavailable' ? 1_000 : undefined,
+    httpStatus: code === 'queue_timeout' ? deniedStatus : undefined,
+  });
 }

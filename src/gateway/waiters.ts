@@ -1,41 +1,44 @@
-import type { Admission } from '../admission/index.ts';
-import type { NodeEvent } from '../stream/index.ts';
+import type { Redis } from 'ioredis';
+import { type Admission, streamKey } from '../admission/index.ts';
+import {
+  type End,
+  type EventId,
+  Follower,
+  type NodeEvent,
+  readEntries,
+  type Subscription,
+} from '../stream/index.ts';
 
-/** How a request ended, as its waiter needs it. Times in ms of Redis' clock. */
-export interface End {
-  readonly state: string;
-  readonly code?: string | undefined;
-  readonly message?: string | undefined;
-  readonly queuedMs?: number | undefined;
-}
-
-interface Waiter {
-  readonly resolve: (end: End) => void;
+interface Watch {
+  readonly follower: Follower;
+  /** Its messages come on a channel of its own, since any gateway may follow it. */
+  readonly isShared: boolean;
   /** Redis has said that it took the request in. */
   accepted: boolean;
   /** By then it has ended, on the monotonic clock, ms. */
   giveUpAtMs: number;
 }
 
+export interface WaitersOptions {
+  readonly admission: Admission;
+  readonly redis: Redis;
+  readonly subscription: Pick<Subscription, 'listen' | 'unlisten'>;
+  readonly onError: (error: unknown) => void;
+}
+
 /**
- * Clients of this gateway that wait for the end of a request. An event is only a doorbell: the
- * record in Redis is what counts, and it is read again after every gap and now and then, so a lost
+ * Clients of this gateway that follow a request. An event only comes first: the record and the stream
+ * in Redis are what counts, and they are read again after every gap and now and then, so a lost
  * message delays an answer and never loses it.
  */
 export class Waiters {
-  readonly #admission: Admission;
-  readonly #onError: (error: unknown) => void;
-  readonly #waiters = new Map<string, Waiter>();
+  readonly #options: WaitersOptions;
+  readonly #watches = new Map<string, Set<Watch>>();
   #timer: NodeJS.Timeout | undefined;
   #checking = false;
 
-  constructor(admission: Admission, onError: (error: unknown) => void) {
-    this.#admission = admission;
-    this.#onError = onError;
-  }
-
-  get size(): number {
-    return this.#waiters.size;
+  constructor(options: WaitersOptions) {
+    this.#options = options;
   }
 
   start(everyMs: number): void {
@@ -47,76 +50,117 @@ export class Waiters {
     this.#timer = undefined;
   }
 
-  /** Resolves when the request has ended. Call it before the request is submitted. */
-  wait(id: string): Promise<End> {
-    return new Promise((resolve) =>
-      this.#waiters.set(id, { resolve, accepted: false, giveUpAtMs: Number.POSITIVE_INFINITY }),
-    );
+  /** A request that this gateway owns. Call it before the request is submitted. */
+  follow(id: string): Follower {
+    return this.#watch(id, false);
+  }
+
+  /** A request that any gateway may follow, from the event that a client has seen last. */
+  async followShared(id: string, after?: EventId): Promise<Follower> {
+    await this.#options.subscription.listen(this.#streamOf(id));
+    return this.#watch(id, true, after);
   }
 
   /**
    * Redis took the request in: from now on, one that it does not know is lost, and so is one whose
    * end is not heard of within `longestMs`.
    */
-  accepted(id: string, longestMs: number): void {
-    const waiter = this.#waiters.get(id);
-    if (!waiter) return;
-    waiter.accepted = true;
-    waiter.giveUpAtMs = performance.now() + longestMs;
+  accepted(id: string, longestMs = Number.POSITIVE_INFINITY): void {
+    for (const watch of this.#watches.get(id) ?? []) {
+      watch.accepted = true;
+      watch.giveUpAtMs = performance.now() + longestMs;
+      // It may have ended, or answered, before its channel was heard.
+      if (watch.isShared) void this.#read(id);
+    }
   }
 
-  forget(id: string): void {
-    this.#waiters.delete(id);
+  /** Ends a follower. Resolves with whether nobody follows the request any more, on any gateway. */
+  async forget(id: string, follower: Follower): Promise<boolean> {
+    const watches = this.#watches.get(id) ?? new Set();
+    const watch = [...watches].find((one) => one.follower === follower);
+    if (!watch) return false;
+    watches.delete(watch);
+    if (watches.size === 0) this.#watches.delete(id);
+    if (!watch.isShared) return true;
+    const { redis, subscription } = this.#options;
+    const channel = this.#streamOf(id);
+    if (!(await subscription.unlisten(channel))) return false;
+    const [, listeners] = await redis.pubsub('NUMSUB', channel);
+    return Number(listeners) === 0;
   }
 
   onEvent(event: NodeEvent): void {
-    if (this.#waiters.has(event.id) && isEnd(event.state)) void this.#read(event.id);
+    const watches = this.#watches.get(event.id);
+    if (!watches) return;
+    if (!isEnd(event.state)) {
+      for (const { follower } of watches) follower.hear(event);
+    } else if (event.at === undefined) {
+      void this.#read(event.id);
+    } else {
+      const end = { state: event.state ?? 'done', queuedMs: event.queued_ms };
+      for (const { follower } of watches) follower.finish(end, event);
+    }
   }
 
-  /** Reads every waiter's request again. */
-  async check(): Promise<void> {
+  /** Reads every follower's request again; after a gap what it has missed of its stream, too. */
+  async check(isGap = false): Promise<void> {
     if (this.#checking) return;
     this.#checking = true;
     try {
-      const ids = [...this.#waiters.keys()];
-      const live = await this.#admission.inspectLive(ids);
-      for (const id of ids) if (!live.has(id)) await this.#read(id);
+      const ids = [...this.#watches.keys()];
+      const live = await this.#options.admission.inspectLive(ids);
+      for (const id of ids) {
+        if (!live.has(id)) await this.#read(id);
+        for (const { follower } of this.#watches.get(id) ?? []) {
+          if (isGap || follower.hasBegun) follower.fallBehind();
+        }
+      }
     } catch (error) {
-      this.#onError(error);
+      this.#options.onError(error);
     } finally {
       this.#checking = false;
-      for (const [id, waiter] of this.#waiters) {
-        if (performance.now() > waiter.giveUpAtMs) this.#resolve(id, waiter, lost);
+      for (const watches of this.#watches.values()) {
+        for (const { follower, giveUpAtMs } of watches) {
+          if (performance.now() > giveUpAtMs) follower.finish(lost);
+        }
       }
     }
+  }
+
+  #watch(id: string, isShared: boolean, after?: EventId): Follower {
+    const { redis } = this.#options;
+    const stream = this.#streamOf(id);
+    const read = (last: EventId) => readEntries(redis, stream, last);
+    // What others follow may have begun before its channel was heard.
+    const follower = new Follower(read, after, isShared);
+    const watches = this.#watches.get(id) ?? new Set();
+    watches.add({ follower, isShared, accepted: false, giveUpAtMs: Number.POSITIVE_INFINITY });
+    this.#watches.set(id, watches);
+    return follower;
+  }
+
+  #streamOf(id: string): string {
+    return streamKey(this.#options.admission.domain, id);
   }
 
   async #read(id: string): Promise<void> {
-    const accepted = this.#waiters.get(id)?.accepted ?? false;
+    const watches = [...(this.#watches.get(id) ?? [])];
+    const accepted = watches.filter((watch) => watch.accepted);
     try {
-      const { request, ended } = await this.#admission.inspectRequest(id);
-      const waiter = this.#waiters.get(id);
-      if (!waiter || request) return;
+      const { request, ended } = await this.#options.admission.inspectRequest(id);
+      if (request) return;
       if (!ended) {
         // Its submit is on the way, or Redis came back without it.
-        if (accepted) this.#resolve(id, waiter, lost);
+        for (const { follower } of accepted) follower.finish(lost);
         return;
       }
       const left = ended.admitted_at ?? ended.ended_at;
-      this.#resolve(id, waiter, {
-        state: ended.state,
-        code: ended.code,
-        message: ended.message,
-        queuedMs: left - ended.created_at,
-      });
+      const { state, code, message } = ended;
+      const end = { state, code, message, queuedMs: left - ended.created_at };
+      for (const { follower } of watches) follower.finish(end);
     } catch (error) {
-      this.#onError(error);
+      this.#options.onError(error);
     }
-  }
-
-  #resolve(id: string, waiter: Waiter, end: End): void {
-    this.#waiters.delete(id);
-    waiter.resolve(end);
   }
 }
 

@@ -1,2 +1,7 @@
-export { servesPath } from './protocols.ts';
-export { ReplicaClient, type ReplicaResult, type Upstream } from './replica.ts';
+export {
+  ReplicaClient,
+  ReplicaFailure,
+  type ReplicaReply,
+  readText,
+  tooLarge,
+} from './replica.ts';

@@ -1,72 +1,68 @@
 import { Agent, request as httpRequest } from 'undici';
-import { tokensOfReply } from './protocols.ts';
-
-/** What a replica is sent. */
-export interface Upstream {
-  readonly method: 'GET' | 'POST';
-  readonly path: string;
-  /** JSON text, sent as it came. */
-  readonly body?: string | undefined;
-}
 
 export interface ReplicaCall {
   /** Base URL of the replica. */
   readonly url: string;
-  readonly upstream: Upstream;
-  /** Sent along, so that the replica's log can be read beside ours. */
-  readonly requestId: string;
-  readonly attempt: number;
-  /** Ends the call; its reason says why. */
+  readonly request: {
+    readonly method: 'GET' | 'POST';
+    readonly path: string;
+    /** JSON text. */
+    readonly body?: string | undefined;
+  };
+  /** Of a prompt; sent along, so that the replica's log can be read beside ours. */
+  readonly prompt?: { readonly id: string; readonly attempt: number } | undefined;
+  /** Ends the call and its reply. */
   readonly signal: AbortSignal;
-  /** Largest answer that is taken, bytes. */
-  readonly answerBytes: number;
 }
 
-export type ReplicaResult =
-  | {
-      readonly status: 'answered';
-      readonly httpStatus: number;
-      readonly contentType: string;
-      readonly body: string;
-      readonly tokens: number | undefined;
-    }
-  /** No answer for the client. `isDown`: it is the replica's state and not this prompt's doing. */
-  | { readonly status: 'failed'; readonly message: string; readonly isDown: boolean }
-  /** The signal ended it. */
-  | { readonly status: 'aborted' };
+/** The beginning of a reply; its bytes come as they are read, and no faster. */
+export interface ReplicaReply {
+  readonly httpStatus: number;
+  readonly contentType: string;
+  readonly bytes: AsyncIterable<Uint8Array>;
+}
+
+/** A replica failed in a way that another one may not. */
+export class ReplicaFailure extends Error {
+  /** It is the replica's state and not this prompt's doing. */
+  readonly isDown: boolean;
+
+  constructor(message: string, isDown: boolean, cause?: unknown) {
+    super(message, { cause });
+    this.isDown = isDown;
+  }
+}
 
 /** Sends prompts to replicas. The lease bounds a call, so the agent's own timeouts are off. */
 export class ReplicaClient {
   readonly #agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, connect: { timeout: 2_000 } });
 
-  /** One attempt. Never throws. 5xx counts as failed; 4xx is the answer. */
-  async call(call: ReplicaCall): Promise<ReplicaResult> {
-    const { upstream, signal } = call;
-    try {
-      const response = await httpRequest(urlOf(call.url, upstream.path), {
-        method: upstream.method,
-        dispatcher: this.#agent,
-        signal,
-        headers: {
-          'sluice-request-id': call.requestId,
-          'sluice-attempt': String(call.attempt),
-          ...(upstream.body === undefined ? {} : { 'content-type': 'application/json' }),
-        },
-        ...(upstream.body === undefined ? {} : { body: upstream.body }),
-      });
-      const body = await readText(response.body, call.answerBytes);
-      if (response.statusCode >= 500) {
-        const message = `the replica answered ${response.statusCode}`;
-        return { status: 'failed', message, isDown: unavailable.has(response.statusCode) };
-      }
-      const contentType = String(response.headers['content-type'] ?? 'application/json');
-      const tokens = tokensOfReply(body);
-      return { status: 'answered', httpStatus: response.statusCode, contentType, body, tokens };
-    } catch (error) {
-      if (signal.aborted) return { status: 'aborted' };
-      const message = `the replica failed: ${reasonOf(error)}`;
-      return { status: 'failed', message, isDown: !(error instanceof AnswerTooLarge) };
+  /** One call. @throws ReplicaFailure, also for a 5xx, and the signal's reason when that ended it. */
+  async call(call: ReplicaCall): Promise<ReplicaReply> {
+    const { request, prompt, signal } = call;
+    const response = await httpRequest(urlOf(call.url, request.path), {
+      method: request.method,
+      dispatcher: this.#agent,
+      signal,
+      headers: {
+        ...(prompt && {
+          'sluice-request-id': prompt.id,
+          'sluice-attempt': String(prompt.attempt),
+        }),
+        ...(request.body === undefined ? {} : { 'content-type': 'application/json' }),
+      },
+      ...(request.body === undefined ? {} : { body: request.body }),
+    }).catch((error: unknown) => {
+      throw failureOf(error, signal);
+    });
+    const { statusCode: httpStatus, headers, body } = response;
+    if (httpStatus >= 500) {
+      // Read to its end, so that the connection can be used again; a long one is not worth it.
+      await body.dump({ limit: 64 * 1024 }).catch(() => {});
+      throw new ReplicaFailure(`the replica answered ${httpStatus}`, unavailable.has(httpStatus));
     }
+    const contentType = [headers['content-type'] ?? 'application/json'].flat()[0] ?? '';
+    return { httpStatus, contentType, bytes: readable(body, signal) };
   }
 
   async stop(): Promise<void> {
@@ -74,25 +70,48 @@ export class ReplicaClient {
   }
 }
 
+/** A whole reply as text. @throws ReplicaFailure when it is longer than `limit` bytes, or no UTF-8 */
+export async function readText(reply: ReplicaReply, limit: number): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of reply.bytes) {
+    size += chunk.length;
+    if (size > limit) throw tooLarge(limit);
+    chunks.push(chunk);
+  }
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(Buffer.concat(chunks));
+  } catch (error) {
+    throw new ReplicaFailure('the answer of the replica is not UTF-8', false, error);
+  }
+}
+
+export function tooLarge(limit: number): ReplicaFailure {
+  return new ReplicaFailure(`the replica failed: its answer is larger than ${limit} bytes`, false);
+}
+
 /** A gateway or an overloaded server says that it cannot serve anybody now. */
 const unavailable: ReadonlySet<number> = new Set([502, 503, 504]);
-
-class AnswerTooLarge extends Error {}
 
 /** A base URL may have a path of its own, as Ray Serve's route prefix. */
 function urlOf(base: string, path: string): URL {
   return new URL(base.replace(/\/+$/, '') + path);
 }
 
-async function readText(stream: AsyncIterable<Buffer>, limit: number): Promise<string> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of stream) {
-    size += chunk.length;
-    if (size > limit) throw new AnswerTooLarge(`its answer is larger than ${limit} bytes`);
-    chunks.push(chunk);
+async function* readable(
+  body: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* body;
+  } catch (error) {
+    throw failureOf(error, signal);
   }
-  return Buffer.concat(chunks).toString('utf8');
+}
+
+function failureOf(error: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  return new ReplicaFailure(`the replica failed: ${reasonOf(error)}`, true, error);
 }
 
 function reasonOf(error: unknown): string {

@@ -112,7 +112,8 @@ test('finish counts once, and only from the holder', async () => {
   const stranger = { ...world.holder(id), token: 'other' };
   expect((await world.admission.finish(stranger, { outcome: 'done' })).status).toBe('stale');
   expect(await world.state(next)).toBe('waiting');
-  const done = { outcome: 'done', answer: '{"status":200}' } as const;
+  const answer = { text: '{"status":200}', at: '1-1' };
+  const done = { outcome: 'done', answer } as const;
   expect(await world.admission.finish(world.holder(id), done)).toEqual({
     status: 'ended',
     state: 'done',
@@ -476,7 +477,8 @@ test('steps that free memory run when Redis is full; submit does not', async () 
   await expect(world.submit(prompt)).rejects.toThrow('OOM');
   await world.admission.sweep({ id: 'g1', kind: 'gateway' });
   expect((await world.admission.renew([world.holder(id)])).items[0]?.status).toBe('kept');
-  const done = { outcome: 'done', answer: '{"status":200}' } as const;
+  const answer = { text: '{"status":200}', at: '1-1' };
+  const done = { outcome: 'done', answer } as const;
   expect((await world.admission.finish(world.holder(id), done)).status).toBe('ended');
 });
 

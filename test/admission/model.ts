@@ -218,23 +218,27 @@ export class Model {
     if (!this.#holds(request, holder.attempt, holder.token)) {
       return { status: 'stale', state: request.state };
     }
+    const { replica } = request;
     if (outcome.outcome !== 'retry') {
       this.#end(request, outcome.outcome, outcome.tokens);
+      this.#markDown(replica, outcome.replicaDownMs);
       this.#admit();
       return { status: 'ended', state: outcome.outcome };
     }
-    const { replica } = request;
     request.failedOn = replica;
     this.#retry(request, outcome.code);
-    const failed = replica === undefined ? undefined : this.#replicas.get(replica);
-    if (replica !== undefined && failed && outcome.replicaDownMs) {
-      failed.downUntil = this.nowMs + outcome.replicaDownMs;
-      this.#replicaDue.set(replica, failed.downUntil);
-      this.#countCapacity();
-    }
+    this.#markDown(replica, outcome.replicaDownMs);
     this.#admit();
     const ended = !this.#requests.has(holder.id);
     return { status: ended ? 'ended' : 'retried', state: this.stateOf(holder.id) };
+  }
+
+  #markDown(replica: string | undefined, forMs = 0): void {
+    const failed = replica === undefined ? undefined : this.#replicas.get(replica);
+    if (replica === undefined || !failed || forMs === 0) return;
+    failed.downUntil = this.nowMs + forMs;
+    this.#replicaDue.set(replica, failed.downUntil);
+    this.#countCapacity();
   }
 
   cancel(id: string): Result {

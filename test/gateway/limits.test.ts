@@ -87,7 +87,7 @@ describe('a full queue', () => {
     const world = await hangingWorld({ policies: [slotValues({ max: 1 })], limits });
     const ids = [await submitJob(world), await submitJob(world)];
     // Each body by itself is small enough, and what runs is kept, too.
-    const large = { path: '/v1/completions', body: { prompt: 'x'.repeat(1_048_300) } };
+    const large = { path: '/v1/completions', body: { prompt: 'x'.repeat(1_048_450) } };
     const bytes = await world.post('/v1/jobs', large);
     expect(await expectRefusal(bytes, 'openai', queueFull)).toContain('limits.queued_bytes');
     ids.push(await submitJob(world));

@@ -28,7 +28,7 @@ test('prompts, bodies, labels and keys are in no line, ids are', async () => {
   await post(200, '/v1/chat/completions', { messages });
   await post(200, '/api/generate', { prompt, system: secret });
   await post(202, '/v1/jobs', { path: '/api/chat', body: { messages }, labels: { l: secret } });
-  await post(400, '/v1/chat/completions', { messages, n: 2, user: secret });
+  await post(400, '/v1/chat/completions', { messages, n: 5, user: secret });
   const accepted = ids.length;
 
   await post(400, '/v1/chat/completions', `{"prompt": ${secret}`);
@@ -45,7 +45,7 @@ test('prompts, bodies, labels and keys are in no line, ids are', async () => {
   await post(400, '/v1/completions', { prompt }, { 'Sluice-Priority': secret });
   await post(400, '/v1/completions', { prompt }, { 'Sluice-Timeout-Ms': secret });
   await post(400, '/v1/completions', { prompt }, { 'Sluice-Control-Point': `${secret} a` });
-  expect((await world.get(`/infer?text=${secret}`, { headers })).status).toBe(404);
+  expect((await world.get(`/infer?text=${secret}`, { headers })).status).toBe(200);
   await world.raw(`${secret}\r\n\r\n`);
   await world.raw(`GET / HTTP/1.1\r\nHost: x\r\nX: ${secret.repeat(5_000)}\r\n\r\n`);
 

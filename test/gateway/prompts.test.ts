@@ -43,7 +43,7 @@ test("OpenAI's paths answer as the replica does, with id, wait and usage", async
   await world.idle();
 });
 
-test('Ollama gets a stream of one object unless it says otherwise', async () => {
+test('Ollama gets a stream unless it says otherwise, and never of embeddings', async () => {
   const world = await newWorld();
   const text = 'Why?';
   const paths: [path: string, body: object, part: object][] = [
@@ -56,9 +56,10 @@ test('Ollama gets a stream of one object unless it says otherwise', async () => 
       const answer = await world.post(path, { ...body, ...stream });
       expect(answer.headers.get('content-type')).toContain('application/x-ndjson');
       expect(answer.headers.get('sluice-request-id')).toBeTruthy();
-      const [line, ...rest] = (await answer.text()).split('\n');
-      expect(rest).toEqual(['']);
-      expect(JSON.parse(line ?? '')).toMatchObject(done);
+      expect(answer.headers.get('sluice-queue-ms')).toMatch(/^\d{1,4}$/);
+      const lines = (await answer.text()).trimEnd().split('\n');
+      expect(lines.length).toBeGreaterThan(1);
+      expect(JSON.parse(lines.at(-1) ?? '')).toMatchObject(done);
     }
     const whole = await world.post(path, { ...body, stream: false });
     expect(whole.headers.get('content-type')).toContain('application/json');
@@ -67,9 +68,6 @@ test('Ollama gets a stream of one object unless it says otherwise', async () => 
   const embedded = await world.post('/api/embed', { model: 'mistral', input: text });
   expect(embedded.headers.get('content-type')).toContain('application/json');
   expect(await embedded.json()).toMatchObject({ embeddings: [expect.any(Array)] });
-  const tags = await (await world.get('/api/tags')).json();
-  expect(tags).toMatchObject({ models: [{ name: 'mistral', model: 'mistral' }] });
-  expect(await (await world.get('/api/version')).json()).toEqual({ version: expect.any(String) });
 });
 
 test('a body is JSON whatever its content type says, or says nothing', async () => {
@@ -86,17 +84,9 @@ test('a body is JSON whatever its content type says, or says nothing', async () 
   }
 });
 
-test('a stream on /v1 is refused with the reason, and nothing runs', async () => {
-  const world = await newWorld();
-  const answer = await world.post('/v1/chat/completions', { ...chat, stream: true });
-  const refusal = { status: 400, code: 'invalid_request', param: 'stream' };
-  expect(await expectRefusal(answer, 'openai', refusal)).toContain('stream');
-  expect(world.simulator.state().started).toBe(0);
-});
-
 test("the replica's own refusal is the answer", async () => {
   const world = await newWorld();
-  const answer = await world.post('/v1/chat/completions', { ...chat, n: 2 });
+  const answer = await world.post('/v1/chat/completions', { ...chat, n: 5 });
   await expectRefusal(answer, 'openai', { status: 400, code: 'invalid_request', param: 'n' });
   expect(answer.headers.get('sluice-request-id')).toBeTruthy();
   expect(world.simulator.state()).toMatchObject({ rejected: 1, started: 0 });
@@ -122,8 +112,9 @@ test('a replica that fails is tried three times, then the prompt has failed', as
 test('a replica that fails once is not seen by the client', async () => {
   const world = await newWorld({ replicas: 2 });
   await world.simulator.setFault({ mode: 'cut', count: 1, after_tokens: 3 });
-  const answer = await world.post('/api/generate', { prompt: 'Why?' });
+  const answer = await world.post('/api/generate', { prompt: 'Why?', stream: false });
   expect(answer.status).toBe(200);
+  expect(await answer.text()).toContain('"done":true');
   expect(world.simulator.state()).toMatchObject({ failed: 1, completed: 1 });
   await world.idle();
 });
@@ -237,13 +228,16 @@ test('labels in the header choose workload and queue', async () => {
   await world.idle();
 });
 
-test('a gateway that stops ends what its clients wait for', async () => {
+test('a gateway that stops tells its clients, and ends what they wait for', async () => {
   const world = await newWorld({ max: 1 });
   const running = await hang(world);
-  const waits = world.post('/v1/chat/completions', chat).catch(() => 'gone');
+  const waits = world.post('/v1/chat/completions', chat);
   await world.until((view) => view.waiting === 1);
   await world.stopGateway();
-  expect([await running.answer, await waits]).toEqual(['gone', 'gone']);
+  for (const answer of [await running.answer, await waits]) {
+    await expectRefusal(answer as Response, 'openai', { status: 503, code: 'unavailable' });
+    expectRetryAfter(answer as Response);
+  }
   await world.simulator.until((counts) => counts.aborted === 1);
   await world.idle();
 });

@@ -12,7 +12,7 @@ export interface File {
 }
 export type Rule = (file: File) => string[];
 
-const core = ['policy', 'admission', 'dispatch', 'stream', 'pool'];
+const core = ['policy', 'admission', 'dispatch', 'stream', 'pool', 'protocols'];
 const leaves = ['errors', 'config', 'diagnostics', 'document', 'redis'];
 const joined = [...leaves, ...core];
 
@@ -30,6 +30,7 @@ const layers: Record<string, readonly string[] | 'all'> = {
   dispatch: ['errors'],
   stream: ['errors'],
   pool: ['errors'],
+  protocols: ['errors'],
   // Stand-ins for what production has already.
   'redis-server': ['errors'],
   simulator: ['errors'],

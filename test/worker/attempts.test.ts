@@ -3,10 +3,13 @@
 import { once } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { expect, onTestFinished, test } from 'vitest';
 import type { BeginResult } from '../../src/admission/index.ts';
 import { ReplicaClient } from '../../src/pool/index.ts';
+import { encodePrompt } from '../../src/protocols/index.ts';
+import { Appender } from '../../src/stream/index.ts';
 import { Attempts, type AttemptsOptions } from '../../workers/attempts.ts';
 
 test('an older attempt that reports late does not end the heartbeat of a younger one', async () => {
@@ -26,14 +29,16 @@ test('an older attempt that reports late does not end the heartbeat of a younger
   const replica = { id: 'r', pool: 'p', url: `http://127.0.0.1:${port}`, protocol: 'ollama' };
   const begun: BeginResult = {
     status: 'run',
-    body: JSON.stringify({ method: 'POST', path: '/api/generate', body: '{}' }),
+    body: encodePrompt({ path: '/api/generate', model: 'm', stream: false, body: '{}' }),
     replica: { ...replica, max_inflight: 1 },
     end_by: Date.now() + 60_000,
+    keep_ms: 1_000,
   };
   let redisIsAway = true;
   const firstReport = Promise.withResolvers<void>();
   let onRenew = (_attempts: readonly number[]) => {};
   const admission: AttemptsOptions['admission'] = {
+    domain: 'd',
     now: () => Date.now(),
     begin: async () => begun,
     renew: async (holders) => {
@@ -52,11 +57,13 @@ test('an older attempt that reports late does not end the heartbeat of a younger
   const attempts = new Attempts({
     admission,
     replicas,
+    // Nothing is streamed here.
+    appender: new Appender({ redis: {} as Redis, flushMs: 1 }),
     workerId: 'w',
     heartbeatMs: 600,
     abortMarginMs: 10,
     replicaDownMs: 1,
-    answerBytes: 1_000,
+    limits: { answerBytes: 1_000, firstTokenMs: 1_000, streamIdleMs: 1_000 },
     log: pino({ level: 'silent' }),
   });
   attempts.start();

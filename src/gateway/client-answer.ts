@@ -1,0 +1,171 @@
+import type { FastifyReply } from 'fastify';
+import type { Config } from '../config.ts';
+import { SluiceError } from '../errors.ts';
+import { framingFor } from '../protocols/index.ts';
+import type { End, Piece } from '../stream/index.ts';
+import { asSluiceError, errorBody } from './answers.ts';
+import { type EventStream, openEventStream } from './event-stream.ts';
+import type { OpenPrompt } from './open-prompt.ts';
+import type { Places } from './places.ts';
+import { within } from './within.ts';
+
+/** A prompt that was taken in, and the client that waits for its answer. */
+export interface Answering {
+  readonly open: OpenPrompt;
+  readonly reply: FastifyReply;
+  readonly path: string;
+  /** The client's connection is gone, or this gateway goes. */
+  readonly gone: AbortSignal;
+  readonly timeouts: Config['timeouts'];
+  readonly places: Places;
+  /** Told of a failure that the client saw in its stream: it had its status already. */
+  readonly onFailure: (error: unknown) => void;
+}
+
+/** Answers in one piece. @throws SluiceError with the code under which the request ended */
+export async function answerWhole(answering: Answering): Promise<FastifyReply> {
+  const { open, reply, gone } = answering;
+  return settled(answering, async () => {
+    for (;;) {
+      const piece = await within(longestMs, open.next(), gone);
+      if (piece === 'aborted') throw stopping();
+      if (piece === 'late' || piece.kind !== 'end') continue;
+      const { answer, queuedMs = 0 } = piece.end;
+      if (answer?.body === undefined) throw open.errorOf(piece.end);
+      reply.header('sluice-queue-ms', String(queuedMs)).code(answer.status);
+      return reply.type(answer.contentType).send(answer.body);
+    }
+  });
+}
+
+/**
+ * Answers with a stream. Until its first token, or until the client has waited for so long that it is
+ * to hear something, every other end is told by the HTTP status, which clients know to try again after;
+ * then within the stream, as the protocol does it. @throws SluiceError as long as there is no status
+ */
+export async function answerStream(answering: Answering): Promise<FastifyReply> {
+  return settled(answering, () => new StreamedAnswer(answering).run());
+}
+
+/** Longer than anything lasts that a lease bounds. */
+const longestMs = 2 ** 31 - 1;
+
+/** Runs an answer to its end; when the client is gone first, so is its prompt. */
+async function settled(
+  { open, gone }: Answering,
+  run: () => Promise<FastifyReply>,
+): Promise<FastifyReply> {
+  const leave = () => void open.abandon().catch(() => undefined);
+  if (gone.aborted) leave();
+  gone.addEventListener('abort', leave, { once: true });
+  try {
+    const reply = await run();
+    await open.close('done');
+    return reply;
+  } catch (error) {
+    // When Redis did not answer it may still run, and nobody waits for it any more.
+    if (error instanceof SluiceError) await open.close(error.code);
+    else leave();
+    throw error;
+  } finally {
+    gone.removeEventListener('abort', leave);
+  }
+}
+
+class StreamedAnswer {
+  readonly #answering: Answering;
+  #stream: EventStream | undefined;
+  #queuedMs: number | undefined;
+  /** The attempt whose events the client has; 0 before the first. */
+  #attempt = 0;
+
+  constructor(answering: Answering) {
+    this.#answering = answering;
+  }
+
+  async run(): Promise<FastifyReply> {
+    const { open, reply, timeouts, gone } = this.#answering;
+    let next: Promise<Piece> | undefined;
+    try {
+      for (;;) {
+        next ??= open.next();
+        const piece = await within(timeouts.keepAliveMs, next, gone);
+        if (piece === 'late') {
+          await this.#keepAlive();
+          continue;
+        }
+        if (piece === 'aborted') throw stopping();
+        next = undefined;
+        if (piece.kind === 'state') this.#queuedMs = piece.queuedMs ?? this.#queuedMs;
+        else if (piece.kind === 'events') await this.#send(piece.texts, piece.last.attempt);
+        else return await this.#end(piece.end);
+      }
+    } catch (error) {
+      next?.catch(() => undefined);
+      if (!this.#stream) throw error;
+      await this.#fail(this.#stream, error);
+      return reply;
+    }
+  }
+
+  async #send(texts: readonly string[], attempt: number): Promise<void> {
+    if (this.#attempt !== 0 && this.#attempt !== attempt) {
+      const message = 'its worker was lost after it had begun to answer';
+      throw new SluiceError('upstream_failed', message);
+    }
+    this.#attempt = attempt;
+    const { path } = this.#answering;
+    await this.#begin().write(texts.map((text) => framingFor(path).event(text)));
+  }
+
+  async #end(end: End): Promise<FastifyReply> {
+    const { open, reply, path } = this.#answering;
+    const { answer } = end;
+    if (!answer) throw open.errorOf(end);
+    if (answer.body !== undefined && !this.#stream) {
+      reply.header('sluice-queue-ms', String(end.queuedMs ?? 0)).code(answer.status);
+      return reply.type(answer.contentType).send(answer.body);
+    }
+    this.#queuedMs ??= end.queuedMs;
+    const framing = framingFor(path);
+    const stream = this.#begin();
+    // A body: the replica's refusal, in the client's protocol already, after the status was sent.
+    const last = answer.body === undefined ? framing.end : framing.event(answer.body);
+    await stream.end([last]);
+    return reply;
+  }
+
+  /** Says in the stream what went wrong, and ends it, so that nobody takes it for complete. */
+  async #fail(stream: EventStream, error: unknown): Promise<void> {
+    const { open, path, onFailure } = this.#answering;
+    const told = asSluiceError(error);
+    onFailure(error);
+    const text = JSON.stringify(errorBody(path, told));
+    await stream.end([framingFor(path).event(text)]).catch(() => undefined);
+    // The client has heard of its end: nobody waits for what may still run.
+    await open.abandon(told.code).catch(() => undefined);
+  }
+
+  async #keepAlive(): Promise<void> {
+    const { open, path, places } = this.#answering;
+    const place = this.#attempt === 0 ? await places.ask(open.id) : undefined;
+    const comment = place
+      ? `waiting at position ${place.position}, ${place.ahead} ahead, ` +
+        `estimated start in ${place.estimated_start_ms} ms`
+      : 'running';
+    await this.#begin().write([framingFor(path).keepAlive(comment)]);
+  }
+
+  /** The stream; its status is sent when it is first asked for. */
+  #begin(): EventStream {
+    const { reply, path, timeouts } = this.#answering;
+    if (this.#stream) return this.#stream;
+    if (this.#queuedMs !== undefined) reply.header('sluice-queue-ms', String(this.#queuedMs));
+    this.#stream = openEventStream(reply, framingFor(path).contentType, timeouts.slowReaderMs);
+    return this.#stream;
+  }
+}
+
+function stopping(): SluiceError {
+  return new SluiceError('unavailable', 'this gateway is stopping');
+}

@@ -1,0 +1,84 @@
+import type { ServerResponse } from 'node:http';
+import type { FastifyReply } from 'fastify';
+import { SluiceError } from '../errors.ts';
+
+/** Characters that are given to a connection at once. */
+const pieceCharacters = 16 * 1024;
+
+/** Sends the status of a stream, and its head. From here on the connection is ours, not fastify's. */
+export function openEventStream(
+  reply: FastifyReply,
+  contentType: string,
+  slowMs: number,
+): EventStream {
+  reply.hijack();
+  reply.raw.writeHead(200, {
+    ...(reply.getHeaders() as Record<string, string>),
+    'content-type': contentType,
+    'cache-control': 'no-cache',
+    // nginx and those like it hold a stream back otherwise.
+    'x-accel-buffering': 'no',
+  });
+  return new EventStream(reply.raw, slowMs);
+}
+
+/**
+ * Writes to a client no faster than it reads. What it does not take stays in Redis; a client that takes
+ * nothing for `slowMs` is cut off.
+ */
+export class EventStream {
+  readonly #raw: ServerResponse;
+  readonly #slowMs: number;
+
+  constructor(raw: ServerResponse, slowMs: number) {
+    this.#raw = raw;
+    this.#slowMs = slowMs;
+  }
+
+  /** Resolves when the client has taken it, or its connection has room. @throws when it is gone */
+  async write(texts: readonly string[]): Promise<void> {
+    let piece = '';
+    for (const text of texts) {
+      piece += text;
+      if (piece.length < pieceCharacters) continue;
+      await this.#send(piece);
+      piece = '';
+    }
+    if (piece !== '') await this.#send(piece);
+  }
+
+  /** Writes what is left and resolves when the client has all of it. @throws when it is gone */
+  async end(texts: readonly string[]): Promise<void> {
+    await this.write(texts);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#raw.once('close', resolve);
+    this.#raw.end(resolve);
+    await this.#orCut(promise);
+  }
+
+  async #send(text: string): Promise<void> {
+    if (this.#raw.destroyed) throw gone();
+    for (let from = 0; from < text.length; from += pieceCharacters) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      if (this.#raw.write(text.slice(from, from + pieceCharacters))) continue;
+      this.#raw.once('drain', resolve);
+      this.#raw.once('close', resolve);
+      try {
+        await this.#orCut(promise);
+      } finally {
+        this.#raw.off('drain', resolve);
+        this.#raw.off('close', resolve);
+      }
+      if (this.#raw.destroyed) throw gone();
+    }
+  }
+
+  async #orCut(promise: Promise<void>): Promise<void> {
+    const timer = setTimeout(() => this.#raw.destroy(), this.#slowMs);
+    await promise.finally(() => clearTimeout(timer));
+  }
+}
+
+function gone(): SluiceError {
+  return new SluiceError('cancelled', 'the client went away');
+}

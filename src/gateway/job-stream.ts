@@ -1,0 +1,170 @@
+import type { FastifyReply } from 'fastify';
+import type { RequestView } from '../admission/index.ts';
+import type { Config } from '../config.ts';
+import { SluiceError } from '../errors.ts';
+import { type End, type EventId, idText, type Piece, parseEventId } from '../stream/index.ts';
+import { type EventStream, openEventStream } from './event-stream.ts';
+import type { Places } from './places.ts';
+import { endError } from './rejections.ts';
+import type { Waiters } from './waiters.ts';
+import { within } from './within.ts';
+
+/**
+ * A job as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), from any
+ * gateway, also for a client that comes back. Events: `position` while it waits, `running`, then the
+ * answer: of one that streams messages without a name, each with an id; of another one `answer`. At
+ * last `done` or `failed`. `restart`: another attempt begins, and what came before counts no more.
+ */
+export interface JobFollowing {
+  readonly id: string;
+  readonly view: RequestView;
+  readonly reply: FastifyReply;
+  readonly gone: AbortSignal;
+  readonly waiters: Waiters;
+  readonly places: Places;
+  readonly timeouts: Config['timeouts'];
+}
+
+/** What `Last-Event-ID` says: an event, or that the client has seen the end. @throws SluiceError */
+export function readLastEventId(text: string | undefined): EventId | 'end' | undefined {
+  if (text === undefined || text === '') return undefined;
+  const id = parseEventId(text);
+  if (id) return id;
+  if (text === endId) return 'end';
+  const param = 'Last-Event-ID';
+  throw new SluiceError('invalid_request', `${param} must be the id of an event of this stream`, {
+    param,
+  });
+}
+
+/** Id of the last event: who comes back with it is told by a 204 not to come again. */
+const endId = 'end';
+
+export async function followJob(
+  following: JobFollowing,
+  after: EventId | undefined,
+): Promise<FastifyReply> {
+  const { id, reply, waiters, timeouts } = following;
+  const follower = await waiters.followShared(id, after);
+  try {
+    waiters.accepted(id);
+    const stream = openEventStream(
+      reply,
+      'text/event-stream; charset=utf-8',
+      timeouts.slowReaderMs,
+    );
+    await new JobStream(following, stream, after).run(() => follower.next());
+  } catch {
+    // Its client is gone, or Redis is: a client that is still there comes back.
+    reply.raw.destroy();
+  } finally {
+    await waiters.forget(id, follower).catch(() => undefined);
+  }
+  return reply;
+}
+
+class JobStream {
+  readonly #following: JobFollowing;
+  readonly #stream: EventStream;
+  /** The attempt whose events the client has; 0 before the first. */
+  #attempt: number;
+  #lastPosition = '';
+
+  constructor(following: JobFollowing, stream: EventStream, after: EventId | undefined) {
+    this.#following = following;
+    this.#stream = stream;
+    this.#attempt = after?.attempt ?? 0;
+  }
+
+  async run(nextPiece: () => Promise<Piece>): Promise<void> {
+    const { view, timeouts, gone } = this.#following;
+    if (view.request?.state === 'running') await this.#running(view.request.attempt);
+    else if (view.request) await this.#tellPosition();
+    let next: Promise<Piece> | undefined;
+    for (;;) {
+      next ??= nextPiece();
+      const piece = await within(timeouts.keepAliveMs, next, gone);
+      if (piece === 'aborted') {
+        next.catch(() => undefined);
+        throw new SluiceError('cancelled', 'its client is gone');
+      }
+      if (piece === 'late') {
+        await this.#tellPosition();
+        continue;
+      }
+      next = undefined;
+      if (piece.kind === 'state') await this.#tellState(piece);
+      else if (piece.kind === 'events') await this.#tellEvents(piece.texts, piece.last);
+      else return await this.#tellEnd(piece.end, piece.last);
+    }
+  }
+
+  async #tellState(piece: Extract<Piece, { kind: 'state' }>): Promise<void> {
+    if (piece.state === 'running') await this.#running(piece.attempt);
+  }
+
+  async #running(attempt: number | undefined): Promise<void> {
+    await this.#stream.write([event({ name: 'running', data: { state: 'running', attempt } })]);
+  }
+
+  async #tellEvents(texts: readonly string[], last: EventId): Promise<void> {
+    const said = await this.#restarted(last);
+    const first = last.count - texts.length + 1;
+    for (const [index, data] of texts.entries()) {
+      const id = idText({ attempt: last.attempt, count: first + index });
+      said.push(event({ id, text: data }));
+    }
+    await this.#stream.write(said);
+  }
+
+  async #restarted({ attempt }: EventId): Promise<string[]> {
+    const isAnother = this.#attempt !== 0 && attempt !== this.#attempt;
+    this.#attempt = attempt;
+    return isAnother ? [event({ name: 'restart', data: { attempt } })] : [];
+  }
+
+  async #tellEnd(end: End, last: EventId): Promise<void> {
+    const said: string[] = [];
+    if (end.state === 'done') {
+      const { status, body, contentType } = end.answer ?? {};
+      if (body !== undefined) {
+        said.push(...(await this.#restarted(last)));
+        const data = { status, content_type: contentType, body };
+        said.push(event({ id: idText(last), name: 'answer', data }));
+      }
+      said.push(event({ id: endId, name: 'done', data: { state: 'done' } }));
+    } else {
+      const { code, message } = endError(end);
+      const data = { state: end.state, error: { code, message } };
+      said.push(event({ id: endId, name: 'failed', data }));
+    }
+    await this.#stream.end(said);
+  }
+
+  /** Where it waits, when that has changed; else a comment, which keeps the connection open. */
+  async #tellPosition(): Promise<void> {
+    const { id, places } = this.#following;
+    const place = this.#attempt === 0 ? await places.ask(id) : undefined;
+    if (!place) return await this.#stream.write([': keep-alive\n\n']);
+    const { position, ahead, estimated_start_ms } = place;
+    const data = { state: 'waiting', position, ahead, estimated_start_ms };
+    const text = JSON.stringify(data);
+    const isNews = text !== this.#lastPosition;
+    this.#lastPosition = text;
+    await this.#stream.write([isNews ? event({ name: 'position', data }) : ': keep-alive\n\n']);
+  }
+}
+
+/** One event; a line break within its data begins another line of data. */
+function event(parts: {
+  readonly id?: string;
+  readonly name?: string;
+  readonly data?: object;
+  readonly text?: string;
+}): string {
+  const { id, name, data, text = JSON.stringify(data) } = parts;
+  const lines = text.split(/\r?\n/).map((line) => `data: ${line}`);
+  if (name !== undefined) lines.unshift(`event: ${name}`);
+  if (id !== undefined) lines.unshift(`id: ${id}`);
+  return `${lines.join('\n')}\n\n`;
+}

@@ -1,0 +1,61 @@
+import { SluiceError } from '../errors.ts';
+import type { End, Follower, Piece } from '../stream/index.ts';
+import type { Submitted } from './prompts.ts';
+import { endError } from './rejections.ts';
+
+export interface OpenPromptParts {
+  readonly submitted: Submitted;
+  readonly follower: Follower;
+  /** Other clients may ask for it, too. */
+  readonly isShared: boolean;
+  /** Whether nobody follows it any more. */
+  readonly forget: () => Promise<boolean>;
+  readonly cancel: () => Promise<unknown>;
+  readonly onClose: (outcome: string) => void;
+}
+
+/** A prompt that was taken in and whose client waits. States: open -> closed, once. */
+export class OpenPrompt {
+  readonly #parts: OpenPromptParts;
+  #isClosed = false;
+
+  constructor(parts: OpenPromptParts) {
+    this.#parts = parts;
+  }
+
+  get id(): string {
+    return this.#parts.submitted.id;
+  }
+
+  /** What it is told, in order; after an 'end' there is nothing more. */
+  next(): Promise<Piece> {
+    return this.#parts.follower.next();
+  }
+
+  /** The error for an end that is none of an answer. */
+  errorOf(end: End): SluiceError {
+    if (end.state === 'done') return new SluiceError('internal', 'the answer is no longer kept');
+    if (end.state === 'cancelled' && this.#parts.isShared) {
+      const message = 'the client that sent this first went away; try again';
+      return new SluiceError('unavailable', message, { retryAfterMs: 1_000 });
+    }
+    return endError(end, this.#parts.submitted.deniedStatus);
+  }
+
+  /** Nobody waits any more: it leaves the queue, or its replica stops. @throws what Redis does */
+  async abandon(outcome = 'cancelled'): Promise<void> {
+    if (await this.#close(outcome)) await this.#parts.cancel();
+  }
+
+  /** It is over. `outcome`: `done`, or an error's code. */
+  async close(outcome: string): Promise<void> {
+    await this.#close(outcome);
+  }
+
+  async #close(outcome: string): Promise<boolean> {
+    if (this.#isClosed) return false;
+    this.#isClosed = true;
+    this.#parts.onClose(outcome);
+    return this.#parts.forget();
+  }
+}

@@ -1,0 +1,201 @@
+import { SluiceError } from '../src/errors.ts';
+import {
+  type ReplicaClient,
+  ReplicaFailure,
+  type ReplicaReply,
+  readText,
+  tooLarge,
+} from '../src/pool/index.ts';
+import {
+  type ClientPrompt,
+  type Exchange,
+  exchangeFor,
+  framingFor,
+  MalformedReply,
+  ReplicaError,
+  type StreamReader,
+  splitter,
+  type Target,
+} from '../src/protocols/index.ts';
+import { type Answer, type AnswerWriter, type EventId, encodeAnswer } from '../src/stream/index.ts';
+
+/** What is asked of one replica, and where its answer goes. */
+export interface Asked {
+  readonly prompt: ClientPrompt;
+  readonly target: Target & { readonly url: string };
+  readonly requestId: string;
+  readonly attempt: number;
+  readonly writer: AnswerWriter;
+  /** Ends it from outside. */
+  readonly signal: AbortSignal;
+}
+
+export interface ExchangeLimits {
+  /** Largest answer of a replica, bytes. */
+  readonly answerBytes: number;
+  readonly firstTokenMs: number;
+  readonly streamIdleMs: number;
+}
+
+export type Exchanged =
+  | {
+      readonly status: 'answered';
+      readonly answer: { readonly text: string; readonly at: string };
+      readonly tokens: number | undefined;
+    }
+  /** No replica of this kind can serve it. */
+  | { readonly status: 'refused'; readonly message: string }
+  | {
+      readonly status: 'failed';
+      readonly message: string;
+      /** It is the replica's state and not this prompt's doing. */
+      readonly isDown: boolean;
+    };
+
+/** Largest single event of a stream, bytes: a token is a few. */
+const eventBytes = 1024 * 1024;
+
+/**
+ * One prompt at one replica: asks in the replica's protocol, answers in the client's, and appends a
+ * streamed answer as it comes. @throws the reason of `signal` when that ended it, and what Redis says
+ */
+export async function exchange(
+  replicas: ReplicaClient,
+  asked: Asked,
+  limits: ExchangeLimits,
+): Promise<Exchanged> {
+  const deadline = new Deadline(asked.signal);
+  try {
+    const { prompt, target, requestId, attempt } = asked;
+    const plan = exchangeFor(prompt, target);
+    if (prompt.stream) deadline.set(limits.firstTokenMs, 'no token came');
+    const { signal } = deadline;
+    const reply = await replicas.call({
+      url: target.url,
+      request: plan.request,
+      prompt: { id: requestId, attempt },
+      signal,
+    });
+    if (reply.httpStatus >= 400) return await refusal(plan, reply, asked, limits);
+    if (prompt.stream) return await stream(plan, reply, asked, limits, deadline);
+    const body = await readText(reply, limits.answerBytes);
+    const { contentType, body: text, tokens } = plan.whole({ ...reply, body });
+    return answered(asked, { status: reply.httpStatus, contentType, body: text }, tokens);
+  } catch (error) {
+    asked.signal.throwIfAborted();
+    const failure = failureOf(error);
+    if (failure) return failure;
+    throw error;
+  } finally {
+    deadline.clear();
+  }
+}
+
+function failureOf(error: unknown): Exchanged | undefined {
+  if (error instanceof ReplicaFailure) {
+    return { status: 'failed', message: error.message, isDown: error.isDown };
+  }
+  if (error instanceof MalformedReply) {
+    const message = `the replica failed: its answer makes no sense: ${error.message}`;
+    return { status: 'failed', message, isDown: false };
+  }
+  if (error instanceof ReplicaError) {
+    return { status: 'failed', message: `the replica failed: ${error.message}`, isDown: false };
+  }
+  if (error instanceof SluiceError) return { status: 'refused', message: error.message };
+  return undefined;
+}
+
+/** 4xx: the replica's own no, which is the client's answer. */
+async function refusal(
+  plan: Exchange,
+  reply: ReplicaReply,
+  asked: Asked,
+  limits: ExchangeLimits,
+): Promise<Exchanged> {
+  const body = await readText(reply, limits.answerBytes);
+  const { httpStatus: status, contentType } = reply;
+  const said = plan.refusal({ status, contentType, body });
+  return answered(asked, { status, contentType: said.contentType, body: said.body }, undefined);
+}
+
+async function stream(
+  plan: Exchange,
+  reply: ReplicaReply,
+  asked: Asked,
+  limits: ExchangeLimits,
+  deadline: Deadline,
+): Promise<Exchanged> {
+  const reader = plan.reader();
+  let size = 0;
+  for await (const said of eventsOf(plan, reply, limits)) {
+    const events = reader.next(said);
+    if (events.length === 0) continue;
+    deadline.set(limits.streamIdleMs, 'no token followed');
+    for (const event of events) size += event.length;
+    if (size > limits.answerBytes) throw tooLarge(limits.answerBytes);
+    await asked.writer.write(events);
+  }
+  return streamEnd(asked, reader);
+}
+
+/** What the replica says, one event after the other. */
+async function* eventsOf(
+  plan: Exchange,
+  reply: ReplicaReply,
+  limits: ExchangeLimits,
+): AsyncGenerator<string> {
+  if (plan.replyFraming === 'whole') {
+    yield await readText(reply, limits.answerBytes);
+    return;
+  }
+  const pieces = splitter(plan.replyFraming, eventBytes);
+  for await (const bytes of reply.bytes) yield* pieces.push(bytes);
+  yield* pieces.end();
+}
+
+async function streamEnd({ prompt, writer }: Asked, reader: StreamReader): Promise<Exchanged> {
+  await writer.write(reader.end());
+  const { events, at } = await writer.end();
+  return {
+    status: 'answered',
+    answer: encoded({ status: 200, contentType: framingFor(prompt.path).contentType, events }, at),
+    tokens: reader.tokens,
+  };
+}
+
+function answered(asked: Asked, answer: Answer, tokens: number | undefined): Exchanged {
+  return {
+    status: 'answered',
+    answer: encoded(answer, { attempt: asked.attempt, count: asked.writer.count + 1 }),
+    tokens,
+  };
+}
+
+function encoded(answer: Answer, at: EventId): { text: string; at: string } {
+  return { text: encodeAnswer(answer), at: `${at.attempt}-${at.count}` };
+}
+
+/** A signal that aborts with another, or when its time is over. */
+class Deadline {
+  readonly #controller = new AbortController();
+  readonly signal: AbortSignal;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(outer: AbortSignal) {
+    this.signal = AbortSignal.any([outer, this.#controller.signal]);
+  }
+
+  set(ms: number, what: string): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#controller.abort(
+        new ReplicaFailure(`the replica failed: ${what} within ${ms} ms`, true),
+      );
+    }, ms);
+  }
+
+  clear(): void {
+    clearTimeout(this.#timer);
+  }
+}
