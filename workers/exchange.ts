@@ -126,7 +126,7 @@ async function stream(
   limits: ExchangeLimits,
   deadline: Deadline,
 ): Promise<Exchanged> {
-  const reader = plan.reader();
+  const reader = plan.reader(reply.contentType);
   let size = 0;
   for await (const said of eventsOf(plan, reply, limits)) {
     const events = reader.next(said);

@@ -96,7 +96,7 @@ class StreamedAnswer {
         }
         if (piece === 'aborted') throw stopping();
         next = undefined;
-        if (piece.kind === 'state') this.#queuedMs = piece.queuedMs ?? this.#queuedMs;
+        if (piece.kind === 'state') this.#hear(piece);
         else if (piece.kind === 'events') await this.#send(piece.texts, piece.last.attempt);
         else return await this.#end(piece.end);
       }
@@ -108,11 +108,20 @@ class StreamedAnswer {
     }
   }
 
+  #hear({ state, attempt, queuedMs }: Extract<Piece, { kind: 'state' }>): void {
+    this.#queuedMs = queuedMs ?? this.#queuedMs;
+    if (state === 'running' && attempt !== undefined) this.#mustBeTheSame(attempt);
+  }
+
+  /** A client that has the beginning of an answer cannot be given another one. */
+  #mustBeTheSame(attempt: number): void {
+    if (this.#attempt === 0 || this.#attempt === attempt) return;
+    const message = 'its worker was lost after it had begun to answer';
+    throw new SluiceError('upstream_failed', message);
+  }
+
   async #send(texts: readonly string[], attempt: number): Promise<void> {
-    if (this.#attempt !== 0 && this.#attempt !== attempt) {
-      const message = 'its worker was lost after it had begun to answer';
-      throw new SluiceError('upstream_failed', message);
-    }
+    this.#mustBeTheSame(attempt);
     this.#attempt = attempt;
     const { path } = this.#answering;
     await this.#begin().write(texts.map((text) => framingFor(path).event(text)));

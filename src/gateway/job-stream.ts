@@ -1,5 +1,5 @@
 import type { FastifyReply } from 'fastify';
-import type { RequestView } from '../admission/index.ts';
+import type { Place, RequestView } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { type End, type EventId, idText, type Piece, parseEventId } from '../stream/index.ts';
@@ -79,7 +79,7 @@ class JobStream {
   async run(nextPiece: () => Promise<Piece>): Promise<void> {
     const { view, timeouts, gone } = this.#following;
     if (view.request?.state === 'running') await this.#running(view.request.attempt);
-    else if (view.request) await this.#tellPosition();
+    else await this.#tellPlace(view);
     let next: Promise<Piece> | undefined;
     for (;;) {
       next ??= nextPiece();
@@ -144,9 +144,12 @@ class JobStream {
   /** Where it waits, when that has changed; else a comment, which keeps the connection open. */
   async #tellPosition(): Promise<void> {
     const { id, places } = this.#following;
-    const place = this.#attempt === 0 ? await places.ask(id) : undefined;
-    if (!place) return await this.#stream.write([': keep-alive\n\n']);
+    await this.#tellPlace(this.#attempt === 0 ? await places.ask(id) : undefined);
+  }
+
+  async #tellPlace(place: Partial<Place> = {}): Promise<void> {
     const { position, ahead, estimated_start_ms } = place;
+    if (position === undefined) return await this.#stream.write([': keep-alive\n\n']);
     const data = { state: 'waiting', position, ahead, estimated_start_ms };
     const text = JSON.stringify(data);
     const isNews = text !== this.#lastPosition;

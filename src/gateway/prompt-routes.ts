@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
-import { exchangeFor } from '../protocols/index.ts';
+import { exchangeFor, isNative } from '../protocols/index.ts';
 import { type JsonBody, type ParsedPrompt, promptPaths, readPrompt } from './bodies.ts';
 import { readCaller, readIdempotencyKey } from './caller.ts';
 import { type Answering, answerStream, answerWhole } from './client-answer.ts';
@@ -66,6 +66,7 @@ export function checkTranslation({ client }: ParsedPrompt, config: Config): void
   const protocols = new Set(replicas.map(({ protocol }) => protocol));
   let refusal: unknown;
   for (const protocol of protocols) {
+    if (isNative(protocol, client.path)) return;
     try {
       exchangeFor(client, { protocol, template });
       return;

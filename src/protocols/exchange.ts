@@ -14,7 +14,7 @@ import type { ClientPrompt, Exchange, Protocol, Target } from './types.ts';
  */
 export function exchangeFor(prompt: ClientPrompt, target: Target): Exchange {
   const front = frontOf(prompt.path);
-  if (!front) throw invalid('path', 'is not one of a prompt');
+  if (!front) throw invalid('path', 'takes no prompt');
   return exchanges[front][target.protocol](prompt, target);
 }
 

@@ -5,7 +5,7 @@
 
 export { type ClientFraming, framingFor } from './client.ts';
 export { decodePrompt, encodePrompt } from './envelope.ts';
-export { exchangeFor } from './exchange.ts';
+export { exchangeFor, isNative } from './exchange.ts';
 export { type Splitter, splitter } from './framing.ts';
 export {
   type ClientPrompt,

@@ -25,7 +25,7 @@ import type { ClientPrompt, ReplicaRequest, Target } from './types.ts';
  */
 export function ollamaToOpenai(prompt: ClientPrompt, target: Target): ReplicaRequest {
   const translate = translations[prompt.path];
-  if (!translate) throw invalid('path', 'is not one of a prompt');
+  if (!translate) throw invalid('path', 'takes no prompt');
   const { path, body } = translate(bodyOf(prompt.body, parseExactly));
   const model = target.model ?? prompt.model;
   const streams = prompt.stream && path !== '/v1/embeddings';

@@ -22,11 +22,10 @@ import type { ClientPrompt, Exchange, Target } from './types.ts';
 
 /** A client of Ollama's API at a replica that takes one text. @throws SluiceError invalid_request */
 export function ollamaToRay(prompt: ClientPrompt, target: Target): Exchange {
+  const embedded = embeddedFields.get(prompt.path);
+  if (embedded !== undefined) throw untranslatable(embedded, 'ray', 'it has no embeddings');
   const read = texts[prompt.path];
-  if (!read) {
-    const field = prompt.path === '/api/embeddings' ? 'prompt' : 'input';
-    throw untranslatable(field, 'ray', 'it has no embeddings');
-  }
+  if (!read) throw invalid('path', 'takes no prompt');
   const body = bodyOf(prompt.body);
   const text = read(body, target.template);
   refuseOptions(body);
@@ -37,6 +36,12 @@ const texts: Readonly<Record<string, (body: Fields, template: Target['template']
   '/api/generate': textOfGenerate,
   '/api/chat': textOfChat,
 };
+
+/** What is to be embedded, by path. */
+const embeddedFields = new Map([
+  ['/api/embed', 'input'],
+  ['/api/embeddings', 'prompt'],
+]);
 
 const common = [...neutralFields, 'options'];
 const generateRule = { known: new Set([...common, 'prompt', 'system', 'raw']), idle: idleFields };

@@ -51,7 +51,7 @@ export class OpenaiProgress {
 /** An object in OpenAI's protocol, unless it is an error. @throws MalformedReply, ReplicaError */
 export function openaiReply(text: string): Fields {
   const said = saidBy(text);
-  // How vLLM spelled errors before version 0.10.
+  // How older versions of vLLM spell errors.
   if (said.object === 'error') throw new ReplicaError(String(said.message));
   return said;
 }

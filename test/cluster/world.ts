@@ -49,6 +49,8 @@ export class SluiceProcess {
 export interface ClusterOptions {
   readonly maxConcurrency: number;
   readonly simulator?: SimulatorOptions;
+  /** Further fields of the replica. */
+  readonly replica?: object;
   /** Further fields of the config file. */
   readonly config?: object;
 }
@@ -128,7 +130,13 @@ export async function newCluster(options: ClusterOptions): Promise<Cluster> {
   onTestFinished(() => rm(folder, { recursive: true, force: true }));
   const domain = `c${Math.floor(Math.random() * 1e9)}`;
   const file = join(folder, 'sluice.yaml');
-  const replica = { id: 'replica-1', url: simulator.url, protocol: 'ollama', max_inflight: 16 };
+  const replica = {
+    id: 'replica-1',
+    protocol: 'ollama',
+    max_inflight: 16,
+    ...options.replica,
+    url: simulator.url,
+  };
   const policy = policyDocument({
     name: 'mistral',
     max: options.maxConcurrency,

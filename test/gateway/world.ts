@@ -42,6 +42,9 @@ export interface World {
   readonly admission: Admission;
   /** What gateway and worker have logged, all levels. */
   readonly log: () => string;
+  readonly redis: Redis;
+  /** Resolves when a request has been logged under this code. */
+  logged(code: string): Promise<void>;
   view(): Promise<DomainView>;
   /** Resolves when the domain is as the condition wants it. */
   until(condition: (view: DomainView) => boolean): Promise<DomainView>;
@@ -101,6 +104,10 @@ export async function newWorld(
     simulator,
     admission,
     log: () => text,
+    redis,
+    logged: async (code) => {
+      await expect.poll(() => text, waiting).toContain(`"code":"${code}"`);
+    },
     view,
     until,
     idle: async () => {

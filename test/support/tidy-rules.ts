@@ -24,7 +24,7 @@ const layers: Record<string, readonly string[] | 'all'> = {
   diagnostics: [],
   redis: ['errors'],
   config: ['errors', 'document'],
-  // The core: five parts that do not know each other.
+  // The core: six parts that do not know each other.
   policy: ['errors', 'document'],
   admission: ['errors'],
   dispatch: ['errors'],

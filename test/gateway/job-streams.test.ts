@@ -1,0 +1,213 @@
+/** Jobs that are followed: from the start, from the middle, by several, and through another attempt. */
+import { expect, test } from 'vitest';
+import { streamKey } from '../../src/admission/index.ts';
+import { answerTo } from '../../src/simulator/text.ts';
+import { expectRefusal } from './errors.ts';
+import { eventually, newWorld, type World, type WorldOptions } from './world.ts';
+
+const answerTokens = { min: 40, max: 40 };
+
+function streaming(options: WorldOptions = {}): Promise<World> {
+  return newWorld({
+    ...options,
+    simulator: { streamTokens: 1, answerTokens, ...options.simulator },
+  });
+}
+
+interface Said {
+  readonly id?: string | undefined;
+  readonly event?: string | undefined;
+  readonly data: { readonly [field: string]: unknown };
+}
+
+async function submit(world: World, body: object, headers = {}): Promise<string> {
+  const job = { path: '/v1/chat/completions', body };
+  const answer = await world.post('/v1/jobs', job, { headers });
+  expect(answer.status).toBe(202);
+  return ((await answer.json()) as { id: string }).id;
+}
+
+const chat = { stream: true, messages: [{ role: 'user', content: 'Why?' }] };
+const text = answerTo('user: Why?', answerTokens).tokens.join('');
+
+/** Everything that a follower hears, up to `count` answers with an id, or its end. */
+async function follow(
+  url: string,
+  id: string,
+  { after, count = Number.POSITIVE_INFINITY }: { after?: string; count?: number } = {},
+): Promise<Said[]> {
+  const controller = new AbortController();
+  const headers = after === undefined ? {} : { 'Last-Event-ID': after };
+  const { signal } = controller;
+  const response = await fetch(`${url}/v1/jobs/${id}/stream`, { headers, signal });
+  expect(response.status).toBe(200);
+  expect(response.headers.get('content-type')).toContain('text/event-stream');
+  const said: Said[] = [];
+  let rest = '';
+  const decoder = new TextDecoder();
+  try {
+    for await (const bytes of response.body ?? []) {
+      rest += decoder.decode(bytes, { stream: true });
+      const parts = rest.split('\n\n');
+      rest = parts.pop() ?? '';
+      for (const part of parts) {
+        if (part.startsWith(':')) continue;
+        const field = (name: string) => new RegExp(`^${name}: (.*)$`, 'm').exec(part)?.[1];
+        said.push({
+          id: field('id'),
+          event: field('event'),
+          data: JSON.parse(field('data') ?? ''),
+        });
+        if (said.filter(({ id }) => id !== undefined).length >= count) controller.abort();
+      }
+      if (signal.aborted) break;
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error;
+  }
+  return said;
+}
+
+function contentOf(said: readonly Said[]): string {
+  return said
+    .filter(({ event }) => event === undefined)
+    .map(({ data }) => data as { choices?: { delta?: { content?: string } }[] })
+    .map(({ choices }) => choices?.[0]?.delta?.content ?? '')
+    .join('');
+}
+
+test('a job is followed from where it waits to its end, on any gateway', async () => {
+  const world = await streaming({ max: 1 });
+  const other = await world.startAnother();
+  await world.simulator.setFault({ mode: 'hang', count: 1 });
+  const first = await submit(world, chat);
+  await world.simulator.until(({ started }) => started === 1);
+  const id = await submit(world, chat);
+  const followers = [follow(world.url, id), follow(other, id)];
+  const channel = streamKey(world.config.domain, id);
+  await eventually(async () => (await world.redis.pubsub('NUMSUB', channel))[1] === 2);
+  await world.get(`/v1/jobs/${first}`, { method: 'DELETE' });
+  for (const said of await Promise.all(followers)) {
+    const names = said.map(({ event }) => event ?? 'message');
+    expect(names[0]).toBe('position');
+    expect(said[0]?.data).toEqual({
+      state: 'waiting',
+      position: 1,
+      ahead: expect.any(Number),
+      estimated_start_ms: expect.any(Number),
+    });
+    expect(names).toContain('running');
+    expect(names.at(-1)).toBe('done');
+    expect(contentOf(said)).toBe(text);
+  }
+  const job = (await (await world.get(`/v1/jobs/${id}`)).json()) as {
+    response: { body: object[] };
+  };
+  expect(contentOf(job.response.body.map((data) => ({ data: { ...data } })))).toBe(text);
+});
+
+test('a client that comes back goes on after the event it has seen last, wherever that was', async () => {
+  const world = await streaming();
+  const other = await world.startAnother();
+  const id = await submit(world, chat);
+  const all = await follow(world.url, id);
+  const ids = all.flatMap(({ id: one }) => one ?? []);
+  expect(new Set(ids).size).toBe(ids.length);
+  for (const [index, after] of ids.entries()) {
+    if (after === 'end') continue;
+    const rest = await follow(other, id, { after });
+    expect(rest.flatMap(({ id: one }) => one ?? [])).toEqual(ids.slice(index + 1));
+  }
+  const headers = { 'Last-Event-ID': 'end' };
+  expect((await world.get(`/v1/jobs/${id}/stream`, { headers })).status).toBe(204);
+});
+
+test('a client that is cut off again and again gets every event once', async () => {
+  const world = await streaming({
+    simulator: { speed: 60 },
+    config: { timeouts: { flush: '5ms' } },
+  });
+  const urls = [world.url, await world.startAnother()];
+  const id = await submit(world, chat);
+  const said: Said[] = [];
+  for (let visit = 0; said.at(-1)?.event !== 'done'; visit++) {
+    const after = said.findLast((one) => one.id !== undefined)?.id;
+    const url = urls[visit % 2] ?? '';
+    said.push(...(await follow(url, id, { ...(after !== undefined && { after }), count: 3 })));
+  }
+  expect(contentOf(said)).toBe(text);
+  const ids = said.flatMap(({ id: one }) => one ?? []);
+  expect(new Set(ids).size).toBe(ids.length);
+});
+
+test('a job whose replica fails in the middle is tried again, and its followers are told so', async () => {
+  const world = await streaming({ replicas: 2, simulator: { speed: 200 } });
+  await world.simulator.setFault({ mode: 'cut', count: 1, after_tokens: 5 });
+  const id = await submit(world, chat);
+  const said = await follow(world.url, id);
+  const restart = said.findIndex(({ event }) => event === 'restart');
+  expect(said[restart]?.data).toEqual({ attempt: 2 });
+  expect(contentOf(said.slice(0, restart))).not.toBe('');
+  expect(contentOf(said.slice(restart))).toBe(text);
+  const job = (await (await world.get(`/v1/jobs/${id}`)).json()) as {
+    response: { body: object[] };
+  };
+  expect(contentOf(job.response.body.map((data) => ({ data: { ...data } })))).toBe(text);
+});
+
+test('a job that does not stream is followed to its answer, one that fails to its error', async () => {
+  const world = await streaming();
+  const id = await submit(world, { ...chat, stream: false });
+  const said = await follow(world.url, id);
+  const answer = said.find(({ event }) => event === 'answer');
+  expect(answer?.data).toMatchObject({
+    status: 200,
+    content_type: expect.stringContaining('json'),
+  });
+  expect(JSON.parse(String(answer?.data.body))).toMatchObject({ object: 'chat.completion' });
+  expect(said.at(-1)?.event).toBe('done');
+
+  await world.simulator.setFault({ mode: 'error' });
+  const failing = await follow(world.url, await submit(world, chat));
+  expect(failing.at(-1)).toMatchObject({
+    id: 'end',
+    event: 'failed',
+    data: { state: 'failed', error: { code: 'upstream_failed' } },
+  });
+});
+
+test('a job goes on without its followers, and stops at once when it is deleted', async () => {
+  const world = await streaming();
+  await world.simulator.setFault({ mode: 'endless', count: 1 });
+  const id = await submit(world, chat);
+  await follow(world.url, id, { count: 3 });
+  const following = follow(world.url, id);
+  expect(world.simulator.state().in_flight).toBe(1);
+  await world.get(`/v1/jobs/${id}`, { method: 'DELETE' });
+  expect((await following).at(-1)).toMatchObject({ event: 'failed', data: { state: 'cancelled' } });
+  await world.simulator.until(({ aborted, in_flight }) => aborted === 1 && in_flight === 0);
+  await world.idle();
+});
+
+test('what is no id of an event, and what is no job, is refused', async () => {
+  const world = await streaming();
+  const id = await submit(world, chat);
+  const path = `/v1/jobs/${id}/stream`;
+  for (const after of ['x', '1', '1-', '-1', '1-1-1', '99999999999-1', '1'.repeat(5_000)]) {
+    const refused = await world.get(path, { headers: { 'Last-Event-ID': after } });
+    const refusal = { status: 400, code: 'invalid_request', param: 'Last-Event-ID' } as const;
+    await expectRefusal(refused, 'openai', refusal);
+  }
+  const unknown = { status: 404, code: 'unknown_job' } as const;
+  await expectRefusal(await world.get('/v1/jobs/nothing/stream'), 'openai', unknown);
+  await world.simulator.setFault({ mode: 'hang' });
+  const controller = new AbortController();
+  const { signal } = controller;
+  const init = { signal };
+  const waits = world.post('/v1/chat/completions', { ...chat, stream: false }, init).catch(() => 0);
+  await world.simulator.until(({ in_flight }) => in_flight === 1);
+  const live = world.simulator.state().log.at(-1)?.request_id;
+  await expectRefusal(await world.get(`/v1/jobs/${live}/stream`), 'openai', unknown);
+  controller.abort();
+  await waits;
+});
