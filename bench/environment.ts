@@ -30,6 +30,7 @@ export function environment(): Environment {
       bullmq: versionOf('node_modules/bullmq'),
       bottleneck: peers.bottleneck,
       'redis-semaphore': peers['redis-semaphore'],
+      'portkey gateway': peers['@portkey-ai/gateway'],
     },
     hardware: {
       cpu: cpus()[0]?.model.trim() ?? 'unknown',

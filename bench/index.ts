@@ -26,7 +26,7 @@ const program = new Command('bench')
 Parts:
 ${parts.map(({ name, about }) => `  ${name.padEnd(10)} ${about}`).join('\n')}
 
-  $ npm run bench                       everything, about 15 minutes
+  $ npm run bench                       everything, about 20 minutes
   $ npm run bench -- pairs contended    two parts
   $ npm run bench -- --quick            does it run?
 

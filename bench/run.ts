@@ -6,11 +6,22 @@ import { gateways } from './parts/gateways.ts';
 import { handover } from './parts/handover.ts';
 import { idle } from './parts/idle.ts';
 import { memory } from './parts/memory.ts';
+import { overhead } from './parts/overhead.ts';
 import { pairs } from './parts/pairs.ts';
+import { streams } from './parts/streams.ts';
 import { persistence, startBenchRedis } from './support/redis.ts';
 import type { Measure, Part } from './types.ts';
 
-export const parts: readonly Part[] = [pairs, contended, handover, idle, memory, gateways];
+export const parts: readonly Part[] = [
+  pairs,
+  contended,
+  handover,
+  overhead,
+  streams,
+  idle,
+  memory,
+  gateways,
+];
 
 export interface RunOptions {
   readonly parts: readonly Part[];

@@ -22,3 +22,8 @@ export function median(values: readonly number[]): number {
 export function ratios(above: readonly number[], below: readonly number[]): number[] {
   return above.map((value, round) => value / (below[round] ?? Number.NaN));
 }
+
+/** Each figure less the one of the same round. */
+export function differences(from: readonly number[], less: readonly number[]): number[] {
+  return from.map((value, round) => value - (less[round] ?? Number.NaN));
+}

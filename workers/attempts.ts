@@ -132,6 +132,7 @@ export class Attempts {
       streamKey: stream,
       channel: begun.owner === undefined ? stream : nodeChannel(domain, begun.owner),
       ttlMs: Math.max(0, begun.end_by - admission.now()) + begun.keep_ms,
+      signal: controller.signal,
     });
     const { url, protocol, model, template } = begun.replica;
     try {

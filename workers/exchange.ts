@@ -64,12 +64,13 @@ export async function exchange(
   asked: Asked,
   limits: ExchangeLimits,
 ): Promise<Exchanged> {
-  const deadline = new Deadline(asked.signal);
+  // An answer in one piece is bounded by its lease alone.
+  const deadline = asked.prompt.stream ? new Deadline(asked.signal) : undefined;
   try {
     const { prompt, target, requestId, attempt } = asked;
     const plan = exchangeFor(prompt, target);
-    if (prompt.stream) deadline.set(limits.firstTokenMs, 'no token came');
-    const { signal } = deadline;
+    deadline?.set(limits.firstTokenMs, 'no token came');
+    const { signal } = deadline ?? asked;
     const reply = await replicas.call({
       url: target.url,
       request: plan.request,
@@ -77,7 +78,7 @@ export async function exchange(
       signal,
     });
     if (reply.httpStatus >= 400) return await refusal(plan, reply, asked, limits);
-    if (prompt.stream) return await stream(plan, reply, asked, limits, deadline);
+    if (deadline) return await stream(plan, reply, asked, limits, deadline);
     const body = await readText(reply, limits.answerBytes);
     const { contentType, body: text, tokens } = plan.whole({ ...reply, body });
     return answered(asked, { status: reply.httpStatus, contentType, body: text }, tokens);
@@ -87,7 +88,7 @@ export async function exchange(
     if (failure) return failure;
     throw error;
   } finally {
-    deadline.clear();
+    deadline?.clear();
   }
 }
 

@@ -4,9 +4,12 @@
  * been served. What counts as work is what its doer saw: the flow's caller, or the replica.
  */
 
+import { Agent } from 'undici';
 import type { Span } from '../children/gateway.ts';
 import { Child } from '../support/children.ts';
+import { inLanes } from '../support/loop.ts';
 import { startPromptCluster } from '../support/prompt-cluster.ts';
+import { ask } from '../support/prompts.ts';
 import type { Context, Measure, Part } from '../types.ts';
 
 const slots = 16;
@@ -44,22 +47,37 @@ async function flows({ redis: { url }, quick, rounds, progress }: Context): Prom
 
 async function prompts({ redis, quick, rounds, progress }: Context): Promise<Measure[]> {
   progress(`starting ${gateways} gateways, 2 workers and 2 replicas`);
-  const cluster = await startPromptCluster({ redisUrl: redis.url, gateways, slots, workMs });
-  try {
-    const count = gateways * (quick ? 40 : 400);
-    const ask = (prompts: number) => cluster.ask(prompts, gateways * clients);
-    await ask(gateways * clients);
-    await cluster.spans();
-    const values: number[] = [];
-    for (let round = 0; round < rounds; round++) {
-      await ask(count);
-      values.push(idlePercent(await cluster.spans()));
-      progress(`round ${round + 1}, prompts: ${values.at(-1)?.toFixed(2)} % idle`);
-    }
-    return [line('prompts, through BullMQ', values, 5)];
-  } finally {
-    await cluster.stop();
+  await using first = new Child('replica');
+  await using second = new Child('replica');
+  const replicas = [first, second];
+  const each = { slots: slots / replicas.length, workMs };
+  const urls = await Promise.all(replicas.map((child) => child.ask<string>('start', each)));
+  await using cluster = await startPromptCluster({
+    redisUrl: redis.url,
+    gateways,
+    workers: 2,
+    replicas: { protocol: 'ollama', urls },
+    slots,
+  });
+  await using parts = new AsyncDisposableStack();
+  const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0 });
+  parts.defer(() => agent.close());
+  const askFor = (count: number) =>
+    inLanes(count, gateways * clients, (number) => {
+      const target = { url: cluster.urls[number % gateways] ?? '' };
+      return ask(agent, target, number, { text: `prompt ${number}` });
+    });
+  const spans = async () =>
+    (await Promise.all(replicas.map((child) => child.ask<Span[]>('spans')))).flat();
+  await askFor(gateways * clients);
+  await spans();
+  const values: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    await askFor(gateways * (quick ? 40 : 400));
+    values.push(idlePercent(await spans()));
+    progress(`round ${round + 1}, prompts: ${values.at(-1)?.toFixed(2)} % idle`);
   }
+  return [line('prompts, through BullMQ', values, 5)];
 }
 
 /**

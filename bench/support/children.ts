@@ -13,7 +13,7 @@ interface Reply {
   readonly error?: string;
 }
 
-export class Child {
+export class Child implements AsyncDisposable {
   readonly #process: ChildProcess;
   readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
   #next = 1;
@@ -46,6 +46,10 @@ export class Child {
     const exit = once(this.#process, 'exit');
     this.#process.disconnect();
     await exit;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
   }
 
   #answered({ call, result, error }: Reply): void {

@@ -9,27 +9,40 @@ export interface LoopOptions {
   readonly turn: (lane: number) => Promise<void>;
 }
 
-/** Turns per second after the warm-up. Resolves when every lane has ended its last turn. */
-export async function turnsPerSecond(options: LoopOptions): Promise<number> {
+export interface Turns {
+  readonly perSecond: number;
+  /** What each of them took, ms. */
+  readonly ms: readonly number[];
+}
+
+/** The turns after the warm-up. Resolves when every lane has ended its last turn. */
+export async function measureTurns(options: LoopOptions): Promise<Turns> {
   const { lanes, warmMs, measureMs, turn } = options;
   const startedAt = performance.now();
   const fromAt = startedAt + warmMs;
   const untilAt = fromAt + measureMs;
-  let counted = 0;
+  const ms: number[] = [];
   let lastAt = fromAt;
   const run = async (lane: number) => {
-    for (;;) {
+    for (let begunAt = startedAt; ; ) {
       await turn(lane);
       const now = performance.now();
       if (now >= untilAt) return;
-      if (now < fromAt) continue;
-      counted += 1;
-      lastAt = now;
+      if (now >= fromAt) {
+        ms.push(now - begunAt);
+        lastAt = now;
+      }
+      begunAt = now;
     }
   };
   await Promise.all(Array.from({ length: lanes }, (_, lane) => run(lane)));
-  if (counted === 0) throw new Error(`not one turn in ${measureMs} ms`);
-  return counted / ((lastAt - fromAt) / 1_000);
+  if (ms.length === 0) throw new Error(`not one turn in ${measureMs} ms`);
+  return { perSecond: ms.length / ((lastAt - fromAt) / 1_000), ms };
+}
+
+/** Turns per second after the warm-up. */
+export async function turnsPerSecond(options: LoopOptions): Promise<number> {
+  return (await measureTurns(options)).perSecond;
 }
 
 /** Runs `work` for 0 to count - 1, so many at a time. */

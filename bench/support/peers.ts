@@ -1,7 +1,7 @@
 /**
- * The libraries that Sluice is measured beside. They are no dependencies of the product: a folder
- * of their own, with a lock file, is installed when it is missing. They are loaded by name, so that
- * nothing of ours is compiled against them.
+ * What Sluice is measured beside. No dependencies of the product: a folder of their own, with a lock
+ * file, is installed when it is missing. Libraries are loaded by name, so that nothing of ours is
+ * compiled against them; Portkey's gateway is a program.
  */
 
 import { spawn } from 'node:child_process';
@@ -11,7 +11,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 
 const folder = fileURLToPath(new URL('../peers/', import.meta.url));
-const names = ['bottleneck', 'redis-semaphore', 'ioredis'] as const;
+const names = ['bottleneck', 'redis-semaphore', 'ioredis', '@portkey-ai/gateway'] as const;
 type PeerName = (typeof names)[number];
 
 /** A limiter of Bottleneck, as far as it is used here. */
@@ -69,16 +69,25 @@ export interface Peers {
 }
 
 export async function loadPeers(progress: (text: string) => void): Promise<Peers> {
-  if (!isInstalled()) {
-    progress('installing the peers, npm ci in bench/peers');
-    await install();
-  }
+  await installPeers(progress);
   const load = createRequire(`${folder}package.json`);
   return {
     bottleneck: load('bottleneck' satisfies PeerName) as BottleneckModule,
     semaphore: load('redis-semaphore' satisfies PeerName) as SemaphoreModule,
     redis: load('ioredis' satisfies PeerName) as RedisModule,
   };
+}
+
+/** Installs what is missing. */
+export async function installPeers(progress: (text: string) => void): Promise<void> {
+  if (isInstalled()) return;
+  progress('installing the peers, npm ci in bench/peers');
+  await install();
+}
+
+/** A file of one of them. */
+export function peerPath(path: `${PeerName}/${string}`): string {
+  return `${folder}node_modules/${path}`;
 }
 
 /** What is installed, by name; '-' for what is not. */
@@ -107,6 +116,6 @@ async function install(): Promise<void> {
   const npm = spawn('npm', args, { cwd: folder, stdio: ['ignore', 2, 2] });
   const [code] = (await once(npm, 'exit')) as [number | null];
   if (code !== 0 || !isInstalled()) {
-    throw new Error('npm ci in bench/peers failed: part `pairs` needs the network once');
+    throw new Error('npm ci in bench/peers failed: that needs the network once');
   }
 }

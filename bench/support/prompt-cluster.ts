@@ -1,102 +1,73 @@
-/** A cluster as it is deployed: gateways and workers as processes, replicas without a GPU. */
+/** A cluster as it is deployed: gateways and workers as processes, in front of given replicas. */
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import type { Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { Agent, request } from 'undici';
 import { stringify } from 'yaml';
-import type { Span } from '../children/gateway.ts';
-import { Child } from './children.ts';
 import { temporaryFolder } from './folder.ts';
-import { inLanes } from './loop.ts';
+import { startProgram } from './programs.ts';
 
 const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
-const replicas = 2;
-const workers = 2;
-const startMs = 30_000;
 
-export interface PromptCluster {
-  /** Sends so many prompts over all gateways, some at a time; resolves when all are answered. */
-  ask(count: number, clients: number): Promise<void>;
-  /** What the replicas ran since they were last asked. */
-  spans(): Promise<Span[]>;
-  stop(): Promise<void>;
+export interface PromptCluster extends AsyncDisposable {
+  /** Of the gateways. */
+  readonly urls: readonly string[];
 }
 
 export interface PromptClusterOptions {
   readonly redisUrl: string;
   readonly gateways: number;
-  /** Over all replicas. */
+  readonly workers: number;
+  readonly replicas: {
+    readonly protocol: 'ollama' | 'openai';
+    readonly urls: readonly string[];
+  };
+  /** Over all replicas, over all workers, and by the policy. */
   readonly slots: number;
-  /** What every prompt takes. */
-  readonly workMs: number;
 }
 
 export async function startPromptCluster(options: PromptClusterOptions): Promise<PromptCluster> {
-  const { redisUrl, gateways, slots, workMs } = options;
-  const stops: (() => Promise<unknown>)[] = [];
-  const stop = async () => {
-    for (const end of stops.splice(0).toReversed()) await end();
+  await using parts = new AsyncDisposableStack();
+  const folder = await temporaryFolder();
+  parts.defer(folder.remove);
+  const file = join(folder.path, 'sluice.yaml');
+  await writeFile(file, stringify(configOf(options)));
+  const env = {
+    REDIS_URL: options.redisUrl,
+    SLUICE_CONFIG: file,
+    PORT: '0',
+    LOG_LEVEL: 'info',
   };
-  try {
-    const children = Array.from({ length: replicas }, () => new Child('replica'));
-    for (const child of children) stops.push(() => child.stop());
-    const each = { slots: slots / replicas, workMs };
-    const urls = await Promise.all(children.map((child) => child.ask<string>('start', each)));
-
-    const folder = await temporaryFolder();
-    stops.push(folder.remove);
-    const file = join(folder.path, 'sluice.yaml');
-    await writeFile(file, stringify(configOf(urls, slots)));
-    const env = {
-      PATH: process.env.PATH,
-      REDIS_URL: redisUrl,
-      SLUICE_CONFIG: file,
-      PORT: '0',
-      LOG_LEVEL: 'info',
-    };
-    const start = async (command: string, id: string) => {
-      const started = await startSluice(command, { ...env, SLUICE_NODE_ID: id });
-      stops.push(started.stop);
-      return started.url;
-    };
-    const gatewayUrls: string[] = [];
-    for (let number = 0; number < gateways; number++) {
-      gatewayUrls.push(await start('gateway', `g${number}`));
-    }
-    for (let number = 0; number < workers; number++) await start('worker', `w${number}`);
-    const agent = new Agent({ headersTimeout: 0, bodyTimeout: 0 });
-    stops.push(() => agent.close());
-    return {
-      ask: (count, clients) =>
-        inLanes(count, clients, (number) =>
-          ask(agent, gatewayUrls[number % gateways] ?? '', number),
-        ),
-      spans: async () =>
-        (await Promise.all(children.map((child) => child.ask<Span[]>('spans')))).flat(),
-      stop,
-    };
-  } catch (error) {
-    await stop();
-    throw error;
+  const start = async (command: string, id: string) => {
+    const program = await startProgram({
+      name: `sluice ${command}`,
+      args: [cli, command],
+      env: { ...env, SLUICE_NODE_ID: id },
+      ready: (lines) => saysReady(lines, command),
+    });
+    return parts.use(program).ready;
+  };
+  const urls: string[] = [];
+  for (let number = 0; number < options.gateways; number++) {
+    urls.push(await start('gateway', `g${number}`));
   }
+  for (let number = 0; number < options.workers; number++) await start('worker', `w${number}`);
+  const started = parts.move();
+  return { urls, [Symbol.asyncDispose]: () => started.disposeAsync() };
 }
 
-async function ask(dispatcher: Agent, url: string, number: number): Promise<void> {
-  const { statusCode, body } = await request(`${url}/v1/chat/completions`, {
-    method: 'POST',
-    dispatcher,
-    headers: { 'sluice-labels': `user_id=u${number % 50}` },
-    body: JSON.stringify({ messages: [{ role: 'user', content: `prompt ${number}` }] }),
+/** The URL in the line that says that it is ready; '' for one that has none. */
+async function saysReady(lines: Interface, command: string): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  lines.on('line', (line) => {
+    const entry = JSON.parse(line) as { msg?: string; url?: string };
+    if (entry.msg === `${command} ready`) resolve(entry.url ?? '');
   });
-  const text = await body.text();
-  if (statusCode !== 200) throw new Error(`a prompt was answered ${statusCode}: ${text}`);
+  return promise;
 }
 
-function configOf(urls: readonly string[], slots: number): object {
+function configOf({ replicas, slots, workers }: PromptClusterOptions): object {
   const policy = {
     blueprint: 'concurrency-scheduling/base',
     policy: {
@@ -112,7 +83,7 @@ function configOf(urls: readonly string[], slots: number): object {
       },
     },
   };
-  const each = slots / urls.length;
+  const { protocol, urls } = replicas;
   return {
     domain: 'prompts',
     policies: [policy],
@@ -121,40 +92,11 @@ function configOf(urls: readonly string[], slots: number): object {
         replicas: urls.map((url, index) => ({
           id: `replica-${index + 1}`,
           url,
-          protocol: 'ollama',
-          max_inflight: each,
+          protocol,
+          max_inflight: slots / urls.length,
         })),
       },
     },
     worker: { concurrency: { mistral: slots / workers } },
   };
-}
-
-/** Starts `sluice <command>` and waits for the line that says it is ready. */
-async function startSluice(command: string, env: NodeJS.ProcessEnv) {
-  const child = spawn(process.execPath, [cli, command], {
-    env,
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const endWithUs = () => child.kill('SIGKILL');
-  process.once('exit', endWithUs);
-  const ready = Promise.withResolvers<string>();
-  createInterface({ input: child.stdout }).on('line', (line) => {
-    const entry = JSON.parse(line) as { msg?: string; url?: string };
-    if (entry.msg === `${command} ready`) ready.resolve(entry.url ?? '');
-  });
-  child.once('exit', (code, signal) => {
-    process.off('exit', endWithUs);
-    ready.reject(new Error(`sluice ${command} ended: ${code ?? signal}`));
-  });
-  const timer = setTimeout(() => ready.reject(new Error(`${command} is not ready`)), startMs);
-  const url = await ready.promise.finally(() => clearTimeout(timer));
-  return { url, stop: () => end(child) };
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const exit = once(child, 'exit');
-  child.kill('SIGKILL');
-  await exit;
 }

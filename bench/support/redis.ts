@@ -57,3 +57,9 @@ export async function infoNumber(redis: Redis, section: string, field: string): 
   if (value === undefined) throw new Error(`INFO ${section} has no ${field}`);
   return Number(value);
 }
+
+/** Calls of a command since the server's counts were last reset, those of scripts included. */
+export async function commandCalls(redis: Redis, command: string): Promise<number> {
+  const text = String(await redis.info('commandstats'));
+  return Number(new RegExp(`^cmdstat_${command}:calls=(\\d+)`, 'm').exec(text)?.[1] ?? 0);
+}

@@ -51,18 +51,19 @@ export class Dispatcher {
   async #hand(jobs: readonly PromptJob[]): Promise<void> {
     const byPool = Map.groupBy(jobs, (job) => job.pool);
     for (const [pool, list] of byPool) {
-      await this.#queue(pool).addBulk(
-        list.map((job) => ({
-          name: 'prompt',
-          data: job,
-          // BullMQ carries and nothing more: retries and order are the engine's.
-          opts: { jobId: jobIdOf(job), attempts: 1, removeOnComplete: true, removeOnFail: true },
-        })),
-      );
+      await this.#add(this.#queue(pool), list);
       this.#handed.push(...list);
       if (this.#stopped) continue;
       this.#acknowledging ??= setTimeout(() => this.#track(this.#acknowledge()), acknowledgeMs);
     }
+  }
+
+  async #add(queue: Queue<PromptJob>, list: readonly PromptJob[]): Promise<void> {
+    const jobs = list.map((data) => ({ name: 'prompt', data, opts: optionsOf(data) }));
+    const [only] = jobs;
+    // One by itself needs no transaction.
+    if (only && jobs.length === 1) await queue.add(only.name, only.data, only.opts);
+    else await queue.addBulk(jobs);
   }
 
   #track(work: Promise<void>): void {
@@ -89,4 +90,9 @@ export class Dispatcher {
     }
     return queue;
   }
+}
+
+/** BullMQ carries and nothing more: retries and order are the engine's. */
+function optionsOf(job: PromptJob) {
+  return { jobId: jobIdOf(job), attempts: 1, removeOnComplete: true, removeOnFail: true };
 }

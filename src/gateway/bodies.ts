@@ -127,15 +127,22 @@ export function readPrompt(
  */
 function openaiLabels(body: Body, limits: Config['limits']): Record<string, string> {
   const metadata = Object.entries(asObject(body.metadata) ?? {}).slice(0, metadataPairs);
-  const said = [...metadata, ['user_id', body.user ?? body.safety_identifier]];
-  const labels = said.flatMap(([name = '', value]) => {
-    try {
-      return Object.entries(validateLabels({ [`${name}`]: value }, limits));
-    } catch {
-      return [];
+  const labels: Record<string, string> = {};
+  for (const [name, value] of [...metadata, ['user_id', body.user ?? body.safety_identifier]]) {
+    if (typeof name === 'string' && typeof value === 'string' && isLabel(name, value, limits)) {
+      labels[name] = value;
     }
-  });
-  return Object.fromEntries(labels);
+  }
+  return labels;
+}
+
+function isLabel(name: string, value: string, limits: Config['limits']): boolean {
+  try {
+    validateLabels({ [name]: value }, limits);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 export function asObject(value: unknown): Body | undefined {

@@ -14,8 +14,10 @@ export interface Answering {
   readonly open: OpenPrompt;
   readonly reply: FastifyReply;
   readonly path: string;
-  /** The client's connection is gone, or this gateway goes. */
+  /** The client's connection is gone. */
   readonly gone: AbortSignal;
+  /** This gateway can wait for its clients no longer. */
+  readonly closing: AbortSignal;
   readonly timeouts: Config['timeouts'];
   readonly places: Places;
   /** Told of a failure that the client saw in its stream: it had its status already. */
@@ -24,14 +26,13 @@ export interface Answering {
 
 /** Answers in one piece. @throws SluiceError with the code under which the request ended */
 export async function answerWhole(answering: Answering): Promise<FastifyReply> {
-  const { open, reply, gone } = answering;
+  const { open, reply } = answering;
   return settled(answering, async () => {
     for (;;) {
-      const piece = await within(longestMs, open.next(), gone);
-      if (piece === 'aborted') throw stopping();
-      if (piece === 'late' || piece.kind !== 'end') continue;
+      const piece = await open.next();
+      if (piece.kind !== 'end') continue;
       const { answer, queuedMs = 0 } = piece.end;
-      if (answer?.body === undefined) throw open.errorOf(piece.end);
+      if (answer?.body === undefined) throw errorOf(answering, piece.end);
       reply.header('sluice-queue-ms', String(queuedMs)).code(answer.status);
       return reply.type(answer.contentType).send(answer.body);
     }
@@ -47,17 +48,14 @@ export async function answerStream(answering: Answering): Promise<FastifyReply> 
   return settled(answering, () => new StreamedAnswer(answering).run());
 }
 
-/** Longer than anything lasts that a lease bounds. */
-const longestMs = 2 ** 31 - 1;
-
 /** Runs an answer to its end; when the client is gone first, so is its prompt. */
 async function settled(
-  { open, gone }: Answering,
+  { open, gone, closing }: Answering,
   run: () => Promise<FastifyReply>,
 ): Promise<FastifyReply> {
   const leave = () => void open.abandon().catch(() => undefined);
-  if (gone.aborted) leave();
-  gone.addEventListener('abort', leave, { once: true });
+  if (gone.aborted || closing.aborted) leave();
+  for (const signal of [gone, closing]) signal.addEventListener('abort', leave);
   try {
     const reply = await run();
     await open.close('done');
@@ -68,8 +66,14 @@ async function settled(
     else leave();
     throw error;
   } finally {
-    gone.removeEventListener('abort', leave);
+    for (const signal of [gone, closing]) signal.removeEventListener('abort', leave);
   }
+}
+
+/** The error for an end that is none of an answer. */
+function errorOf({ open, closing }: Answering, end: End): SluiceError {
+  if (!closing.aborted) return open.errorOf(end);
+  return new SluiceError('unavailable', 'this gateway is stopping');
 }
 
 class StreamedAnswer {
@@ -84,17 +88,16 @@ class StreamedAnswer {
   }
 
   async run(): Promise<FastifyReply> {
-    const { open, reply, timeouts, gone } = this.#answering;
+    const { open, reply, timeouts } = this.#answering;
     let next: Promise<Piece> | undefined;
     try {
       for (;;) {
         next ??= open.next();
-        const piece = await within(timeouts.keepAliveMs, next, gone);
+        const piece = await within(timeouts.keepAliveMs, next);
         if (piece === 'late') {
           await this.#keepAlive();
           continue;
         }
-        if (piece === 'aborted') throw stopping();
         next = undefined;
         if (piece.kind === 'state') this.#hear(piece);
         else if (piece.kind === 'events') await this.#send(piece.texts, piece.last.attempt);
@@ -128,9 +131,9 @@ class StreamedAnswer {
   }
 
   async #end(end: End): Promise<FastifyReply> {
-    const { open, reply, path } = this.#answering;
+    const { reply, path } = this.#answering;
     const { answer } = end;
-    if (!answer) throw open.errorOf(end);
+    if (!answer) throw errorOf(this.#answering, end);
     if (answer.body !== undefined && !this.#stream) {
       reply.header('sluice-queue-ms', String(end.queuedMs ?? 0)).code(answer.status);
       return reply.type(answer.contentType).send(answer.body);
@@ -173,8 +176,4 @@ class StreamedAnswer {
     this.#stream = openEventStream(reply, framingFor(path).contentType, timeouts.slowReaderMs);
     return this.#stream;
   }
-}
-
-function stopping(): SluiceError {
-  return new SluiceError('unavailable', 'this gateway is stopping');
 }

@@ -88,9 +88,9 @@ export function jobRoutes(
     // The client has seen it all: it need not come back.
     if (after === 'end') return reply.code(204).send();
     reply.header('sluice-request-id', id);
-    const gone = AbortSignal.any([clientGone(request, reply), closing]);
+    const gone = clientGone(request, reply);
     const { timeouts } = config;
-    return followJob({ id, view, reply, gone, waiters, places, timeouts }, after);
+    return followJob({ id, view, reply, gone, closing, waiters, places, timeouts }, after);
   });
 
   app.delete<{ Params: { id: string } }>('/v1/jobs/:id', async (request, reply) => {

@@ -19,7 +19,10 @@ export interface JobFollowing {
   readonly id: string;
   readonly view: RequestView;
   readonly reply: FastifyReply;
+  /** The client's connection is gone. */
   readonly gone: AbortSignal;
+  /** This gateway can wait for its clients no longer. */
+  readonly closing: AbortSignal;
   readonly waiters: Waiters;
   readonly places: Places;
   readonly timeouts: Config['timeouts'];
@@ -44,8 +47,13 @@ export async function followJob(
   following: JobFollowing,
   after: EventId | undefined,
 ): Promise<FastifyReply> {
-  const { id, reply, waiters, timeouts } = following;
+  const { id, reply, waiters, timeouts, gone, closing } = following;
   const follower = await waiters.followShared(id, after);
+  // Whoever is still there comes back, to another gateway.
+  const leave = () => reply.raw.destroy();
+  const stop = () => follower.finish({ state: 'cancelled' });
+  gone.addEventListener('abort', stop);
+  closing.addEventListener('abort', leave);
   try {
     waiters.accepted(id);
     const stream = openEventStream(
@@ -58,6 +66,8 @@ export async function followJob(
     // Its client is gone, or Redis is: a client that is still there comes back.
     reply.raw.destroy();
   } finally {
+    gone.removeEventListener('abort', stop);
+    closing.removeEventListener('abort', leave);
     await waiters.forget(id, follower).catch(() => undefined);
   }
   return reply;
@@ -83,11 +93,8 @@ class JobStream {
     let next: Promise<Piece> | undefined;
     for (;;) {
       next ??= nextPiece();
-      const piece = await within(timeouts.keepAliveMs, next, gone);
-      if (piece === 'aborted') {
-        next.catch(() => undefined);
-        throw new SluiceError('cancelled', 'its client is gone');
-      }
+      const piece = await within(timeouts.keepAliveMs, next);
+      if (gone.aborted) return;
       if (piece === 'late') {
         await this.#tellPosition();
         continue;

@@ -56,6 +56,8 @@ export class OpenPrompt {
     if (this.#isClosed) return false;
     this.#isClosed = true;
     this.#parts.onClose(outcome);
+    // Whoever waits for the next piece waits no longer.
+    this.#parts.follower.finish({ state: 'cancelled', code: 'cancelled' });
     return this.#parts.forget();
   }
 }

@@ -29,12 +29,12 @@ export function promptRoutes(
     const key = readIdempotencyKey(request, [path, body, caller]);
     const open = await prompts.open({ ...prompt, ...caller }, key);
     reply.header('sluice-request-id', open.id);
-    const gone = AbortSignal.any([clientGone(request, reply), closing]);
     const answering: Answering = {
       open,
       reply,
       path,
-      gone,
+      gone: clientGone(request, reply),
+      closing,
       timeouts: config.timeouts,
       places,
       onFailure: (error) => report(error, open.id, path),

@@ -16,6 +16,8 @@ export interface WriterOptions {
   readonly channel: string;
   /** How long the stream is kept should nobody end it, ms. */
   readonly ttlMs: number;
+  /** Ends the attempt. */
+  readonly signal: AbortSignal;
 }
 
 /** Longer ones are read from the stream: what is published fills the buffer of a slow gateway. */
@@ -32,9 +34,11 @@ const waitingCharacters = 1024 * 1024;
 export class Appender {
   readonly #redis: Redis;
   readonly #flushMs: number;
+  /** Written at the end of this turn of the event loop. */
+  #urgent = new Set<AnswerWriter>();
+  /** Written when the timer is over. */
   #due = new Set<AnswerWriter>();
   #timer: NodeJS.Timeout | undefined;
-  #isSoon = false;
 
   constructor(options: AppenderOptions) {
     this.#redis = options.redis;
@@ -50,21 +54,23 @@ export class Appender {
   }
 
   #schedule(writer: AnswerWriter, isUrgent: boolean): void {
-    this.#due.add(writer);
-    if (isUrgent && !this.#isSoon) {
-      this.#isSoon = true;
-      setImmediate(() => this.#flush());
+    if (isUrgent) {
+      if (this.#urgent.size === 0) setImmediate(() => this.#flush('urgent'));
+      this.#urgent.add(writer);
+    } else {
+      this.#timer ??= setTimeout(() => this.#flush('due'), this.#flushMs);
+      this.#due.add(writer);
     }
-    this.#timer ??= setTimeout(() => this.#flush(), this.#flushMs);
   }
 
-  #flush(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    this.#isSoon = false;
-    const writers = this.#due;
-    if (writers.size === 0) return;
-    this.#due = new Set();
+  #flush(which: 'urgent' | 'due'): void {
+    const writers = which === 'urgent' ? this.#urgent : this.#due;
+    if (which === 'urgent') {
+      this.#urgent = new Set();
+    } else {
+      this.#due = new Set();
+      this.#timer = undefined;
+    }
     const pipeline = this.#redis.pipeline();
     const told = new Map<string, string[]>();
     const writes: { writer: AnswerWriter; commands: number }[] = [];
@@ -78,18 +84,26 @@ export class Appender {
         list.push(`{"id":"${id}","at":"${at}"${events}}`);
         told.set(channel, list);
       }
-      // Each time: a stream that nobody ends goes away by itself.
-      if (entries.length > 0) pipeline.pexpire(streamKey, ttlMs);
-      writes.push({ writer, commands: entries.length > 0 ? entries.length + 1 : 0 });
+      if (entries.length === 0) continue;
+      // Should nobody end it, it goes away by itself.
+      const isFirst = entries[0]?.from === 1;
+      if (isFirst) pipeline.pexpire(streamKey, ttlMs);
+      writes.push({ writer, commands: entries.length + (isFirst ? 1 : 0) });
     }
     for (const [channel, list] of told) pipeline.publish(channel, `[${list.join(',')}]`);
-    const done = pipeline.exec();
-    let from = 0;
-    for (const { writer, commands } of writes) {
-      const [first, end] = [from, from + commands];
-      from = end;
-      writer.written(done.then((results) => failureIn(results?.slice(first, end) ?? [])));
-    }
+    if (writes.length === 0) return;
+    pipeline.exec().then(
+      (results) => {
+        let from = 0;
+        for (const { writer, commands } of writes) {
+          writer.written(failureIn(results?.slice(from, from + commands) ?? []));
+          from += commands;
+        }
+      },
+      (error: Error) => {
+        for (const { writer } of writes) writer.written(error);
+      },
+    );
   }
 }
 
@@ -100,21 +114,37 @@ function failureIn(results: readonly [Error | null, unknown][]): Error | undefin
   return failures.find((error) => !error.message.includes('equal or smaller'));
 }
 
-/** The events of one attempt, in order. */
+/** Redis has not answered, or cannot yet. What was sent may be there: sent again, it changes nothing. */
+function isPassing(error: Error): boolean {
+  return error.name !== 'ReplyError' || /^(LOADING|READONLY|MASTERDOWN)/.test(error.message);
+}
+
+interface Taken {
+  /** Its first event, counted from 1. */
+  readonly from: number;
+  readonly at: string;
+  readonly json: string;
+}
+
+/**
+ * The events of one attempt, in order. One write is on its way at a time, and sent again until Redis
+ * has it or the attempt is over, so an id that Redis knows already is an entry that is there.
+ */
 export class AnswerWriter {
   readonly options: WriterOptions;
   readonly #schedule: (writer: AnswerWriter, isUrgent: boolean) => void;
   #count = 0;
   #pending: string[] = [];
-  #waiting = 0;
-  #hasFlushed = false;
-  #writing: Promise<void> = Promise.resolve();
-  #flushed = Promise.withResolvers<void>();
+  /** Taken, and not known to be in Redis. */
+  #taken: Taken[] = [];
+  #isOnItsWay = false;
   #failure: Error | undefined;
+  #change = Promise.withResolvers<void>();
 
   constructor(options: WriterOptions, schedule: (writer: AnswerWriter, isUrgent: boolean) => void) {
     this.options = options;
     this.#schedule = schedule;
+    options.signal.addEventListener('abort', () => this.#change.resolve(), { once: true });
   }
 
   /** Events that were given to it. */
@@ -122,61 +152,84 @@ export class AnswerWriter {
     return this.#count;
   }
 
-  /** Resolves when more may be given. @throws when what was given before could not be written. */
+  /** Resolves when more may be given. @throws when Redis refuses it, and the signal's reason */
   async write(events: readonly string[]): Promise<void> {
-    if (this.#failure) throw this.#failure;
+    this.#check();
     if (events.length === 0) return;
+    const isFirst = this.#count === 0;
     this.#count += events.length;
     this.#pending.push(...events);
-    for (const event of events) this.#waiting += event.length;
-    this.#schedule(this, !this.#hasFlushed);
-    this.#hasFlushed = true;
-    if (this.#waiting <= waitingCharacters) return;
-    this.#schedule(this, true);
-    await this.#flushed.promise;
-    await this.#writing;
-    if (this.#failure) throw this.#failure;
+    this.#schedule(this, isFirst);
+    while (this.#waiting() > waitingCharacters) {
+      this.#schedule(this, true);
+      await this.#changed();
+    }
   }
 
   /** What was not written yet, to go with the answer's end, and that end's id. @throws as write */
   async end(): Promise<{ events: readonly string[]; at: EventId }> {
+    while (this.#taken.length > 0) await this.#changed();
+    this.#check();
     const events = this.#pending;
     this.#pending = [];
-    await this.#writing;
-    if (this.#failure) throw this.#failure;
     return { events, at: { attempt: this.options.attempt, count: this.#count + 1 } };
   }
 
   /** For the appender: entries to write now. */
-  take(): { at: string; json: string }[] {
-    const events = this.#pending;
-    this.#pending = [];
+  take(): readonly Taken[] {
+    if (this.#isOnItsWay || this.options.signal.aborted) return [];
+    if (this.#taken.length === 0) {
+      const events = this.#pending;
+      this.#pending = [];
+      this.#taken = this.#entriesOf(events);
+    }
+    this.#isOnItsWay = this.#taken.length > 0;
+    return this.#taken;
+  }
+
+  /** For the appender: how it went. */
+  written(error: Error | undefined): void {
+    this.#isOnItsWay = false;
+    if (!error || !isPassing(error)) {
+      this.#failure ??= error;
+      this.#taken = [];
+    }
+    if (this.#taken.length + this.#pending.length > 0) this.#schedule(this, false);
+    this.#change.resolve();
+    this.#change = Promise.withResolvers();
+  }
+
+  #entriesOf(events: readonly string[]): Taken[] {
     let count = this.#count - events.length;
-    return entriesOf(events).map((some) => {
+    return split(events).map((some) => {
+      const from = count + 1;
       count += some.length;
       const at = idText({ attempt: this.options.attempt, count });
-      return { at, json: JSON.stringify(some) };
+      return { from, at, json: JSON.stringify(some) };
     });
   }
 
-  /** For the appender: what was taken is on its way. */
-  written(failure: Promise<Error | undefined>): void {
-    this.#writing = Promise.all([this.#writing, failure]).then(
-      ([, error]) => {
-        this.#failure ??= error;
-        this.#waiting = this.#pending.reduce((sum, event) => sum + event.length, 0);
-      },
-      (error: Error) => {
-        this.#failure ??= error;
-      },
-    );
-    this.#flushed.resolve();
-    this.#flushed = Promise.withResolvers();
+  /** Characters that are not known to be in Redis. */
+  #waiting(): number {
+    let characters = 0;
+    for (const event of this.#pending) characters += event.length;
+    for (const { json } of this.#taken) characters += json.length;
+    return characters;
+  }
+
+  async #changed(): Promise<void> {
+    await this.#change.promise;
+    this.#check();
+  }
+
+  #check(): void {
+    this.options.signal.throwIfAborted();
+    if (this.#failure) throw this.#failure;
   }
 }
 
 /** Splits events into lists of bounded length. */
-function entriesOf(events: readonly string[]): string[][] {
+function split(events: readonly string[]): string[][] {
   const lists: string[][] = [];
   let length = Number.POSITIVE_INFINITY;
   for (const event of events) {

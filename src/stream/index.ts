@@ -5,6 +5,7 @@
 export { type AnswerWriter, Appender } from './appender.ts';
 export {
   type Answer,
+  beginning,
   type EventId,
   encodeAnswer,
   idText,

@@ -1,13 +1,14 @@
 import { type DestinationStream, destination, type Logger, pino, stdTimeFunctions } from 'pino';
 
 /**
- * Structured logs, on standard output unless `to` says otherwise. Lines carry the request's id; prompts, bodies, labels and
+ * Structured logs, on standard output unless `to` says otherwise, a moment later: a line that is written
+ * at once holds up the process. A process that is killed loses the last of them. Lines carry the request's id; prompts, bodies, labels and
  * keys are never put in one, and `redact` covers what an error object might drag along.
  */
 export function createLog(
   level: string,
   name: string,
-  to: DestinationStream = destination(1),
+  to: DestinationStream = standardOutput(),
 ): Logger {
   const options = {
     level,
@@ -19,4 +20,9 @@ export function createLog(
     },
   };
   return pino(options, to);
+}
+
+/** Lines are written together, at the latest after 100 ms, and when the process ends. */
+function standardOutput(): DestinationStream {
+  return destination({ dest: 1, sync: false, minLength: 4096, periodicFlush: 100 });
 }

