@@ -145,10 +145,15 @@ export class Attempts {
         writer,
         signal: controller.signal,
       };
-      return this.#outcomeOf(await exchange(replicas, asked, limits), writer, begun);
+      const result = await exchange(replicas, asked, limits);
+      // Whatever the replica has said is heard before its failure is.
+      if (result.status !== 'answered') await writer.flush();
+      return this.#outcomeOf(result, writer, begun);
     } catch (error) {
       if (controller.signal.aborted) {
-        const outcome = outcomeOfAbort(controller.signal.reason as AbortReason);
+        const reason = controller.signal.reason as AbortReason;
+        if (reason === 'expired') await writer.flush();
+        const outcome = outcomeOfAbort(reason);
         return outcome && withoutRetry(outcome, writer, begun);
       }
       const { log } = this.#options;

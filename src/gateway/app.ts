@@ -89,7 +89,7 @@ export function buildApp(parts: {
   };
   const refuse = (thrown: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const known = requestIdOf(thrown);
-    if (known !== undefined) reply.header('sluice-request-id', known);
+    if (known !== undefined) reply.header('sluice-request-id', known).header('x-request-id', known);
     const id = reply.getHeader('sluice-request-id');
     const error = report(thrown, typeof id === 'string' ? id : undefined, request.url);
     return sendError(reply, request.url, error);
@@ -112,9 +112,19 @@ export function buildApp(parts: {
     return sendError(reply, path, new SluiceError('not_found', `there is nothing at ${path}`));
   });
 
+  // A client that closes its side is answered, with an error where it would have to wait.
+  Object.assign(app.server, { httpAllowHalfOpen: true });
+  const silent = new Set<Socket>();
+  app.server.on('connection', (socket) => {
+    silent.add(socket);
+    socket.once('close', () => silent.delete(socket));
+  });
+  app.server.on('request', ({ socket }) => silent.delete(socket));
   let closing = false;
   app.addHook('preClose', async () => {
     closing = true;
+    // Node takes those that never asked for anything for busy.
+    for (const socket of silent) socket.destroy();
   });
   const readKey = keyReader(config);
   app.decorateRequest('keyLabels');

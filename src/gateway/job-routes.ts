@@ -78,7 +78,8 @@ export function jobRoutes(
     };
   });
 
-  app.get<{ Params: { id: string } }>('/v1/jobs/:id/stream', async (request, reply) => {
+  const noHead = { exposeHeadRoute: false };
+  app.get<{ Params: { id: string } }>('/v1/jobs/:id/stream', noHead, async (request, reply) => {
     const { id } = request.params;
     const after = readLastEventId([request.headers['last-event-id']].flat()[0]);
     const view = await read(id);

@@ -89,7 +89,7 @@ class JobStream {
   async run(nextPiece: () => Promise<Piece>): Promise<void> {
     const { view, timeouts, gone } = this.#following;
     if (view.request?.state === 'running') await this.#running(view.request.attempt);
-    else await this.#tellPlace(view);
+    else if (view.position !== undefined) await this.#tellPlace(view);
     let next: Promise<Piece> | undefined;
     for (;;) {
       next ??= nextPiece();

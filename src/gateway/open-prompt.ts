@@ -35,7 +35,7 @@ export class OpenPrompt {
   /** The error for an end that is none of an answer. */
   errorOf(end: End): SluiceError {
     if (end.state === 'done') return new SluiceError('internal', 'the answer is no longer kept');
-    if (end.state === 'cancelled' && this.#parts.isShared) {
+    if (end.state === 'cancelled' && this.#parts.isShared && !this.#isClosed) {
       const message = 'the client that sent this first went away; try again';
       return new SluiceError('unavailable', message, { retryAfterMs: 1_000 });
     }
@@ -57,7 +57,8 @@ export class OpenPrompt {
     this.#isClosed = true;
     this.#parts.onClose(outcome);
     // Whoever waits for the next piece waits no longer.
-    this.#parts.follower.finish({ state: 'cancelled', code: 'cancelled' });
+    const message = 'its client has closed the connection, or its side of it';
+    this.#parts.follower.finish({ state: 'cancelled', code: 'cancelled', message });
     return this.#parts.forget();
   }
 }

@@ -28,7 +28,8 @@ export function promptRoutes(
     const { path, body } = prompt.client;
     const key = readIdempotencyKey(request, [path, body, caller]);
     const open = await prompts.open({ ...prompt, ...caller }, key);
-    reply.header('sluice-request-id', open.id);
+    // Under the second name OpenAI's clients show it.
+    reply.header('sluice-request-id', open.id).header('x-request-id', open.id);
     const answering: Answering = {
       open,
       reply,
@@ -48,7 +49,8 @@ export function promptRoutes(
       return serve(request, reply, readPrompt(path, body, config));
     });
   }
-  app.get<{ Querystring: { text?: unknown; model?: unknown } }>('/infer', (request, reply) => {
+  type Infer = { Querystring: { text?: unknown; model?: unknown } };
+  app.get<Infer>('/infer', { exposeHeadRoute: false }, (request, reply) => {
     const { text, model } = request.query;
     const value = { text, ...(model !== undefined && { model }) };
     const body = { value, text: JSON.stringify({ text }) };
@@ -78,12 +80,19 @@ export function checkTranslation({ client }: ParsedPrompt, config: Config): void
   if (refusal) throw refusal;
 }
 
-/** Aborts when the client's connection is gone before it has its answer. */
+/**
+ * Aborts when the client's connection is gone before it has its answer, or when the client has closed its
+ * side: that is what is seen of one that was killed, so who wants an answer keeps it open.
+ */
 export function clientGone(request: FastifyRequest, reply: FastifyReply): AbortSignal {
   const gone = new AbortController();
+  const { socket } = request.raw;
+  const leave = () => gone.abort();
+  socket.once('end', leave);
   reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) gone.abort();
+    socket.off('end', leave);
+    if (!reply.raw.writableFinished) leave();
   });
-  if (request.raw.socket.destroyed) gone.abort();
+  if (socket.destroyed || socket.readableEnded) leave();
   return gone.signal;
 }

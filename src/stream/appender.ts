@@ -139,12 +139,14 @@ export class AnswerWriter {
   #taken: Taken[] = [];
   #isOnItsWay = false;
   #failure: Error | undefined;
+  /** Writes that failed, for whatever reason. */
+  #failures = 0;
   #change = Promise.withResolvers<void>();
 
   constructor(options: WriterOptions, schedule: (writer: AnswerWriter, isUrgent: boolean) => void) {
     this.options = options;
     this.#schedule = schedule;
-    options.signal.addEventListener('abort', () => this.#change.resolve(), { once: true });
+    options.signal.addEventListener('abort', () => this.#wake(), { once: true });
   }
 
   /** Events that were given to it. */
@@ -175,9 +177,19 @@ export class AnswerWriter {
     return { events, at: { attempt: this.options.attempt, count: this.#count + 1 } };
   }
 
+  /** Of an attempt that came to nothing: resolves when its events are in Redis, or cannot be now. */
+  async flush(): Promise<void> {
+    while (this.#pending.length + this.#taken.length > 0 && !this.#failure) {
+      this.#schedule(this, true);
+      const failures = this.#failures;
+      await this.#change.promise;
+      if (this.#failures > failures) return;
+    }
+  }
+
   /** For the appender: entries to write now. */
   take(): readonly Taken[] {
-    if (this.#isOnItsWay || this.options.signal.aborted) return [];
+    if (this.#isOnItsWay) return [];
     if (this.#taken.length === 0) {
       const events = this.#pending;
       this.#pending = [];
@@ -190,11 +202,17 @@ export class AnswerWriter {
   /** For the appender: how it went. */
   written(error: Error | undefined): void {
     this.#isOnItsWay = false;
+    if (error) this.#failures += 1;
     if (!error || !isPassing(error)) {
       this.#failure ??= error;
       this.#taken = [];
     }
-    if (this.#taken.length + this.#pending.length > 0) this.#schedule(this, false);
+    const isLeft = this.#taken.length + this.#pending.length > 0;
+    if (isLeft && !this.options.signal.aborted) this.#schedule(this, false);
+    this.#wake();
+  }
+
+  #wake(): void {
     this.#change.resolve();
     this.#change = Promise.withResolvers();
   }
