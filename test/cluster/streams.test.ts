@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { expect, test } from 'vitest';
 import { answerTo } from '../../src/simulator/text.ts';
+import { contentOf } from '../support/events.ts';
 import { eventually, newCluster, type SluiceProcess } from './world.ts';
 
 const answerTokens = { min: 120, max: 120 };
@@ -17,14 +18,6 @@ function digest(text: string): string {
 
 function expected(content: string): string {
   return digest(answerTo(`user: ${content}`, answerTokens).tokens.join(''));
-}
-
-/** What the data of a stream of chunks says, so far as it is there. */
-function contentOf(text: string): string {
-  return [...text.matchAll(/^data: (\{"id".*\})$/gm)]
-    .map(([, data = '']) => JSON.parse(data) as { choices: { delta: { content?: string } }[] })
-    .map(({ choices }) => choices[0]?.delta.content ?? '')
-    .join('');
 }
 
 function post(url: string, path: string, body: object): Promise<Response> {

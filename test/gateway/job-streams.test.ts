@@ -2,6 +2,7 @@
 import { expect, test } from 'vitest';
 import { streamKey } from '../../src/admission/index.ts';
 import { answerTo } from '../../src/simulator/text.ts';
+import { contentOfChunks } from '../support/events.ts';
 import { expectRefusal } from './errors.ts';
 import { eventually, newWorld, type World, type WorldOptions } from './world.ts';
 
@@ -69,11 +70,7 @@ async function follow(
 }
 
 function contentOf(said: readonly Said[]): string {
-  return said
-    .filter(({ event }) => event === undefined)
-    .map(({ data }) => data as { choices?: { delta?: { content?: string } }[] })
-    .map(({ choices }) => choices?.[0]?.delta?.content ?? '')
-    .join('');
+  return contentOfChunks(said.filter(({ event }) => event === undefined).map(({ data }) => data));
 }
 
 test('a job is followed from where it waits to its end, on any gateway', async () => {
@@ -103,7 +100,7 @@ test('a job is followed from where it waits to its end, on any gateway', async (
   const job = (await (await world.get(`/v1/jobs/${id}`)).json()) as {
     response: { body: object[] };
   };
-  expect(contentOf(job.response.body.map((data) => ({ data: { ...data } })))).toBe(text);
+  expect(contentOfChunks(job.response.body)).toBe(text);
 });
 
 test('a client that comes back goes on after the event it has seen last, wherever that was', async () => {
@@ -152,7 +149,7 @@ test('a job whose replica fails in the middle is tried again, and its followers 
   const job = (await (await world.get(`/v1/jobs/${id}`)).json()) as {
     response: { body: object[] };
   };
-  expect(contentOf(job.response.body.map((data) => ({ data: { ...data } })))).toBe(text);
+  expect(contentOfChunks(job.response.body)).toBe(text);
 });
 
 test('a job that does not stream is followed to its answer, one that fails to its error', async () => {

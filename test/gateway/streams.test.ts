@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
 import { streamKey } from '../../src/admission/index.ts';
 import { answerTo } from '../../src/simulator/text.ts';
+import { contentOf, dataOf } from '../support/events.ts';
 import { newWorld, type World, type WorldOptions } from './world.ts';
 
 const answerTokens = { min: 40, max: 40 };
@@ -16,20 +17,6 @@ function chat(content = 'Why is the sky blue?'): object {
 /** What the replica says to a chat of one message. */
 function whole(content = 'Why is the sky blue?'): string {
   return answerTo(`user: ${content}`, answerTokens).tokens.join('');
-}
-
-/** Lines of data in a text of server-sent events. */
-function dataOf(text: string): string[] {
-  return [...text.matchAll(/^data: (.*)$/gm)].map(([, data = '']) => data);
-}
-
-/** The text of an OpenAI stream, as far as it goes. */
-function contentOf(text: string): string {
-  const chunks = dataOf(text).filter((data) => data !== '[DONE]');
-  return chunks
-    .map((data) => JSON.parse(data) as { choices?: { delta?: { content?: string } }[] })
-    .map(({ choices }) => choices?.[0]?.delta?.content ?? '')
-    .join('');
 }
 
 /** A client whose stream can be looked at while it comes. */
@@ -239,6 +226,35 @@ test('a client that leaves in the middle of its stream stops the replica and fre
   const next = await Client.open(world, '/v1/chat/completions', chat());
   await next.ended;
   expect(world.simulator.state().log[0]).toMatchObject({ outcome: 'aborted', generated_tokens });
+});
+
+test('a client that leaves before its first token, in the queue or at the replica, leaves nothing', async () => {
+  const world = await streaming({ max: 1, config: { timeouts: { keep_alive: '20ms' } } });
+  await world.simulator.setFault({ mode: 'hang' });
+  const running = await Client.open(world, '/v1/chat/completions', chat());
+  await world.simulator.until(({ in_flight }) => in_flight === 1);
+  const waiting = await Client.open(world, '/v1/chat/completions', chat());
+  await world.until((view) => view.waiting === 1);
+  waiting.leave();
+  await world.until((view) => view.waiting === 0);
+  running.leave();
+  await world.simulator.until(({ aborted, in_flight }) => aborted === 1 && in_flight === 0);
+  await world.idle();
+  expect(world.simulator.state().started).toBe(1);
+});
+
+test("a replica's odd headers stay with it", async () => {
+  const world = await streaming();
+  await world.simulator.setFault({ mode: 'headers' });
+  const client = await Client.open(world, '/v1/chat/completions', chat());
+  await client.ended;
+  expect(contentOf(client.text)).toBe(whole());
+  const answer = await world.post('/v1/chat/completions', { ...chat(), stream: false });
+  expect(await answer.json()).toMatchObject({ choices: [{ message: { content: whole() } }] });
+  for (const { headers } of [client.response, answer]) {
+    expect([...headers.keys()].filter((name) => /cookie|odd|long|trailer/.test(name))).toEqual([]);
+    expect(headers.get('content-type')).toMatch(/^(text\/event-stream|application\/json)/);
+  }
 });
 
 /** A client that sends its request and reads nothing. */
