@@ -19,6 +19,8 @@ export function sendError(reply: FastifyReply, path: string, error: SluiceError)
     reply.header('retry-after', String(Math.ceil(ms / 1_000)));
     reply.header('retry-after-ms', String(ms));
   }
+  // It ran for as long as it may, and would again: OpenAI's clients repeat every 5xx unless told so.
+  if (error.code === 'expired') reply.header('x-should-retry', 'false');
   return reply.code(error.httpStatus ?? errorTable[error.code].http).send(errorBody(path, error));
 }
 

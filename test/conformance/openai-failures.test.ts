@@ -164,6 +164,18 @@ describe('the client tries again by itself', () => {
     await world.simulator.until(({ aborted, completed }) => aborted === 1 && completed === 1);
   });
 
+  test('but not when it ran for as long as it may', async () => {
+    const world = await worldOf(
+      { protocol: 'ollama' },
+      { config: { policies: [], timeouts: { max_inflight: '1200ms' } } },
+    );
+    await world.simulator.setFault({ mode: 'hang', count: 1 });
+    const { fetch, sent } = noting();
+    const client = clientOf(world, { fetch, maxRetries: 3 });
+    await expect(client.chat.completions.create(chat)).rejects.toThrow(/max inflight/);
+    expect(sent.map(({ status }) => status)).toEqual([504]);
+  });
+
   test('but not when the request itself is wrong', async () => {
     const world = await worldOf({ protocol: 'ollama' });
     const { fetch, sent } = noting();
