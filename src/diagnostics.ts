@@ -13,6 +13,8 @@ export interface PromptEnded {
   readonly outcome: string;
   readonly startedAtMs: number;
   readonly totalMs: number;
+  /** From the request to the first token that went to the client, of one that streams. */
+  readonly firstTokenMs: number | undefined;
 }
 
 /** An attempt is over, at the worker. */

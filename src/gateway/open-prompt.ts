@@ -11,13 +11,15 @@ export interface OpenPromptParts {
   /** Whether nobody follows it any more. */
   readonly forget: () => Promise<boolean>;
   readonly cancel: () => Promise<unknown>;
-  readonly onClose: (outcome: string) => void;
+  /** `firstTokenAt`: on the monotonic clock, ms. */
+  readonly onClose: (outcome: string, firstTokenAt: number | undefined) => void;
 }
 
 /** A prompt that was taken in and whose client waits. States: open -> closed, once. */
 export class OpenPrompt {
   readonly #parts: OpenPromptParts;
   #isClosed = false;
+  #firstTokenAt: number | undefined;
 
   constructor(parts: OpenPromptParts) {
     this.#parts = parts;
@@ -28,8 +30,10 @@ export class OpenPrompt {
   }
 
   /** What it is told, in order; after an 'end' there is nothing more. */
-  next(): Promise<Piece> {
-    return this.#parts.follower.next();
+  async next(): Promise<Piece> {
+    const piece = await this.#parts.follower.next();
+    if (piece.kind === 'events') this.#firstTokenAt ??= performance.now();
+    return piece;
   }
 
   /** The error for an end that is none of an answer. */
@@ -55,7 +59,7 @@ export class OpenPrompt {
   async #close(outcome: string): Promise<boolean> {
     if (this.#isClosed) return false;
     this.#isClosed = true;
-    this.#parts.onClose(outcome);
+    this.#parts.onClose(outcome, this.#firstTokenAt);
     // Whoever waits for the next piece waits no longer.
     const message = 'its client has closed the connection, or its side of it';
     this.#parts.follower.finish({ state: 'cancelled', code: 'cancelled', message });

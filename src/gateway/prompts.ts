@@ -87,11 +87,12 @@ export class Prompts {
   async open(prompt: Prompt, key?: IdempotencyKey): Promise<OpenPrompt> {
     const startedAtMs = Date.now();
     const from = performance.now();
-    const ended = (id: string, controlPoint: string, outcome: string) => {
+    const ended = (id: string, controlPoint: string, outcome: string, firstTokenAt?: number) => {
       if (!promptEnded.hasSubscribers) return;
       const known = this.#isKnown(controlPoint) ? controlPoint : 'other';
       const totalMs = performance.now() - from;
-      const message = { id, controlPoint: known, outcome, startedAtMs, totalMs };
+      const firstTokenMs = firstTokenAt === undefined ? undefined : firstTokenAt - from;
+      const message = { id, controlPoint: known, outcome, startedAtMs, totalMs, firstTokenMs };
       promptEnded.publish(message satisfies PromptEnded);
     };
     const waiters = this.#waiters;
@@ -108,7 +109,7 @@ export class Prompts {
         isShared: key !== undefined,
         forget: () => waiters.forget(id, follower),
         cancel: () => this.cancel(id, 'its client went away'),
-        onClose: (outcome) => ended(id, controlPoint, outcome),
+        onClose: (outcome, firstTokenAt) => ended(id, controlPoint, outcome, firstTokenAt),
       });
     } catch (error) {
       const code = error instanceof SluiceError ? error.code : 'internal';

@@ -30,6 +30,10 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
     unit: 'ms',
     description: 'From the request at the gateway to its answer or error',
   });
+  const firstTokens = meter.createHistogram('sluice.prompt.first_token', {
+    unit: 'ms',
+    description: 'From the request at the gateway to the first token of its stream',
+  });
   const attempts = meter.createHistogram('sluice.attempt.duration', {
     unit: 'ms',
     description: 'One attempt at a replica',
@@ -49,9 +53,11 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
     ended.end(at.startedAtMs + at.totalMs);
   };
   const onPrompt = (message: unknown) => {
-    const { id, controlPoint, outcome, totalMs, startedAtMs } = message as PromptEnded;
+    const prompt = message as PromptEnded;
+    const { id, controlPoint, outcome, totalMs, startedAtMs, firstTokenMs } = prompt;
     const bounded = { control_point: controlPoint, outcome };
     prompts.record(totalMs, bounded);
+    if (firstTokenMs !== undefined) firstTokens.record(firstTokenMs, bounded);
     span('prompt', { startedAtMs, totalMs }, { ...bounded, id });
   };
   const onAttempt = (message: unknown) => {

@@ -51,7 +51,11 @@ test('traces arrive while it runs, metrics and the rest at the latest when it st
   }
   const metrics = collector.received('/v1/metrics');
   const gauges = ['sluice.fairness.gap', 'sluice.fairness.bound', 'sluice.slots.limit'];
-  const histograms = ['sluice.prompt.duration', 'sluice.attempt.duration'];
+  const histograms = [
+    'sluice.prompt.duration',
+    'sluice.prompt.first_token',
+    'sluice.attempt.duration',
+  ];
   for (const text of [...histograms, ...gauges, 'sluice.queue.waiting', controlPoint]) {
     expect(metrics).toContain(text);
   }
