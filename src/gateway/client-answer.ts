@@ -6,8 +6,8 @@ import type { End, Piece } from '../stream/index.ts';
 import { asSluiceError, errorBody } from './answers.ts';
 import { type EventStream, openEventStream } from './event-stream.ts';
 import type { OpenPrompt } from './open-prompt.ts';
+import { Pending } from './pending.ts';
 import type { Places } from './places.ts';
-import { within } from './within.ts';
 
 /** A prompt that was taken in, and the client that waits for its answer. */
 export interface Answering {
@@ -89,11 +89,11 @@ class StreamedAnswer {
 
   async run(): Promise<FastifyReply> {
     const { open, reply, timeouts } = this.#answering;
-    let next: Promise<Piece> | undefined;
+    let next: Pending<Piece> | undefined;
     try {
       for (;;) {
-        next ??= open.next();
-        const piece = await within(timeouts.keepAliveMs, next);
+        next ??= new Pending(open.next());
+        const piece = await next.within(timeouts.keepAliveMs);
         if (piece === 'late') {
           await this.#keepAlive();
           continue;
@@ -104,7 +104,6 @@ class StreamedAnswer {
         else return await this.#end(piece.end);
       }
     } catch (error) {
-      next?.catch(() => undefined);
       if (!this.#stream) throw error;
       await this.#fail(this.#stream, error);
       return reply;

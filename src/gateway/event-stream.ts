@@ -2,8 +2,8 @@ import type { ServerResponse } from 'node:http';
 import type { FastifyReply } from 'fastify';
 import { SluiceError } from '../errors.ts';
 
-/** Characters that are given to a connection at once. */
-const pieceCharacters = 16 * 1024;
+/** Bytes that are given to a connection at once. */
+const pieceBytes = 16 * 1024;
 
 /** Sends the status of a stream, and its head. From here on the connection is ours, not fastify's. */
 export function openEventStream(
@@ -37,14 +37,7 @@ export class EventStream {
 
   /** Resolves when the client has taken it, or its connection has room. @throws when it is gone */
   async write(texts: readonly string[]): Promise<void> {
-    let piece = '';
-    for (const text of texts) {
-      piece += text;
-      if (piece.length < pieceCharacters) continue;
-      await this.#send(piece);
-      piece = '';
-    }
-    if (piece !== '') await this.#send(piece);
+    if (texts.length > 0) await this.#send(Buffer.from(texts.join('')));
   }
 
   /** Writes what is left and resolves when the client has all of it. @throws when it is gone */
@@ -56,11 +49,11 @@ export class EventStream {
     await this.#orCut(promise);
   }
 
-  async #send(text: string): Promise<void> {
+  async #send(bytes: Buffer): Promise<void> {
     if (this.#raw.destroyed) throw gone();
-    for (let from = 0; from < text.length; from += pieceCharacters) {
+    for (let from = 0; from < bytes.length; from += pieceBytes) {
       const { promise, resolve } = Promise.withResolvers<void>();
-      if (this.#raw.write(text.slice(from, from + pieceCharacters))) continue;
+      if (this.#raw.write(bytes.subarray(from, from + pieceBytes))) continue;
       this.#raw.once('drain', resolve);
       this.#raw.once('close', resolve);
       try {

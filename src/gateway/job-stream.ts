@@ -4,10 +4,10 @@ import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { type End, type EventId, idText, type Piece, parseEventId } from '../stream/index.ts';
 import { type EventStream, openEventStream } from './event-stream.ts';
+import { Pending } from './pending.ts';
 import type { Places } from './places.ts';
 import { endError } from './rejections.ts';
 import type { Waiters } from './waiters.ts';
-import { within } from './within.ts';
 
 /**
  * A job as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), from any
@@ -90,10 +90,10 @@ class JobStream {
     const { view, timeouts, gone } = this.#following;
     if (view.request?.state === 'running') await this.#running(view.request.attempt);
     else if (view.position !== undefined) await this.#tellPlace(view);
-    let next: Promise<Piece> | undefined;
+    let next: Pending<Piece> | undefined;
     for (;;) {
-      next ??= nextPiece();
-      const piece = await within(timeouts.keepAliveMs, next);
+      next ??= new Pending(nextPiece());
+      const piece = await next.within(timeouts.keepAliveMs);
       if (gone.aborted) return;
       if (piece === 'late') {
         await this.#tellPosition();
