@@ -27,6 +27,8 @@ interface Attempt {
   readonly controller: AbortController;
   /** Until when the lease is surely ours, on this process's monotonic clock, ms. */
   leaseUntilMs: number;
+  /** Why the replica failed it, as it may stand in the log. */
+  reason?: string;
 }
 
 export interface AttemptsOptions {
@@ -148,6 +150,7 @@ export class Attempts {
       const result = await exchange(replicas, asked, limits);
       // Whatever the replica has said is heard before its failure is.
       if (result.status !== 'answered') await writer.flush();
+      if (result.status === 'failed') attempt.reason = result.reason;
       return this.#outcomeOf(result, writer, begun);
     } catch (error) {
       if (controller.signal.aborted) {
@@ -168,8 +171,8 @@ export class Attempts {
       case 'answered':
         return { outcome: 'done', tokens: result.tokens, answer: result.answer };
       case 'refused': {
-        const { message } = result;
-        return { outcome: 'failed', code: 'invalid_request', message, tokens: 1 };
+        // Another replica of the pool may speak the client's protocol.
+        return { outcome: 'retry', code: 'invalid_request', message: result.message, tokens: 1 };
       }
       case 'failed': {
         const { message, isDown } = result;
@@ -188,7 +191,8 @@ export class Attempts {
       try {
         const { status } = await admission.finish(holder, outcome);
         const line = { id: holder.id, attempt: holder.attempt, replica, outcome: outcome.outcome };
-        log.info({ ...line, code: outcome.code, status }, 'attempt ended');
+        const { reason } = attempt;
+        log.info({ ...line, code: outcome.code, reason, status }, 'attempt ended');
         return;
       } catch (error) {
         const leaseIsOver = performance.now() + pauseMs >= attempt.leaseUntilMs;

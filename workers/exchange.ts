@@ -47,11 +47,16 @@ export type Exchanged =
   | { readonly status: 'refused'; readonly message: string }
   | {
       readonly status: 'failed';
+      /** For the client. */
       readonly message: string;
+      /** For the log: without what the replica says, which may quote a prompt. */
+      readonly reason: string;
       /** It is the replica's state and not this prompt's doing. */
       readonly isDown: boolean;
     };
 
+/** How long a replica has to close its answer once that is complete, ms. */
+const closeMs = 1_000;
 /** Largest single event of a stream, bytes: a token is a few. */
 const eventBytes = 1024 * 1024;
 
@@ -94,14 +99,16 @@ export async function exchange(
 
 function failureOf(error: unknown): Exchanged | undefined {
   if (error instanceof ReplicaFailure) {
-    return { status: 'failed', message: error.message, isDown: error.isDown };
+    const { message, isDown } = error;
+    return { status: 'failed', message, reason: message, isDown };
   }
   if (error instanceof MalformedReply) {
     const message = `the replica failed: its answer makes no sense: ${error.message}`;
-    return { status: 'failed', message, isDown: false };
+    return { status: 'failed', message, reason: message, isDown: false };
   }
   if (error instanceof ReplicaError) {
-    return { status: 'failed', message: `the replica failed: ${error.message}`, isDown: false };
+    const message = `the replica failed: ${error.message}`;
+    return { status: 'failed', message, reason: 'it reported an error', isDown: false };
   }
   if (error instanceof SluiceError) return { status: 'refused', message: error.message };
   return undefined;
@@ -129,13 +136,18 @@ async function stream(
 ): Promise<Exchanged> {
   const reader = plan.reader(reply.contentType);
   let size = 0;
-  for await (const said of eventsOf(plan, reply, limits)) {
-    const events = reader.next(said);
-    if (events.length === 0) continue;
-    deadline.set(limits.streamIdleMs, 'no token followed');
-    for (const event of events) size += event.length;
-    if (size > limits.answerBytes) throw tooLarge(limits.answerBytes);
-    await asked.writer.write(events);
+  try {
+    for await (const said of eventsOf(plan, reply, limits)) {
+      const events = reader.next(said);
+      if (reader.isDone) deadline.set(closeMs, 'its end did not come');
+      else if (events.length > 0) deadline.set(limits.streamIdleMs, 'no token followed');
+      for (const event of events) size += Buffer.byteLength(event);
+      if (size > limits.answerBytes) throw tooLarge(limits.answerBytes);
+      await asked.writer.write(events);
+    }
+  } catch (error) {
+    // It has said all: how its connection ends makes no difference.
+    if (!reader.isDone || !(error instanceof ReplicaFailure) || asked.signal.aborted) throw error;
   }
   return streamEnd(asked, reader);
 }

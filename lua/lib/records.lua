@@ -229,7 +229,8 @@ function requests.past(past)
   local admitted_at = past.rest:match('^[^\n]*\n%S+ %S+ (%d+)')
   local result = {
     state = past.state, ended_at = past.ended_at, kind = request.pool and 'prompt' or 'flow',
-    control_point = requests.control_point(request), created_at = tonumber(request.created_at),
+    control_point = requests.control_point(request), labels = requests.labels(request),
+    created_at = tonumber(request.created_at),
     admitted_at = tonumber(admitted_at),
   }
   for json in past.rest:gmatch('\n({[^\n]*})') do

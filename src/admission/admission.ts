@@ -1,16 +1,18 @@
 import type { Redis } from 'ioredis';
 import { SluiceError } from '../errors.ts';
 import { Batch } from './batch.ts';
-import { domainKey, keySchema, keysOfStep, streamKey } from './keys.ts';
+import { domainKey, idempotencyKey, keySchema, keysOfStep, streamKey } from './keys.ts';
 import { loadScript, type Patch, runScript, type Script } from './scripts.ts';
-import { word } from './text.ts';
+import { plain, word } from './text.ts';
 import type {
   AdmissionSettings,
   BeginResult,
   CancelResult,
+  Claim,
   ConfigureResult,
   Dispatch,
   DomainView,
+  EndedRecord,
   FinishResult,
   Holder,
   LiveRequest,
@@ -24,6 +26,7 @@ import type {
   ReplicaRecord,
   RequestRecord,
   RequestView,
+  StepReply,
   Submission,
   SubmitResult,
   SweepResult,
@@ -47,27 +50,13 @@ export interface AdmissionOptions {
   readonly patch?: Patch | undefined;
 }
 
-/** What every step says beside its result. */
-export interface StepReply {
-  /** Redis' time, ms. */
-  readonly now: number;
-  /** When something is due next, ms of Redis' time; absent when nothing is. */
-  readonly due?: number;
-  readonly dispatch?: readonly Dispatch[];
-  /** Version of the policies that live requests are being keyed anew for: somebody must do it. */
-  readonly rekeying?: number;
-  /** Whether anybody waits; absent when nobody does. */
-  readonly waiting?: true;
-}
-
 /** Requests of one call: it then takes a few ms at most. */
 const batchItems = 24;
 /** The same while somebody waits: arrivals queue, and an end admits another, which takes longer. */
 const batchWhileWaiting = { arrivals: 12, ends: 4 };
 
-/** Ids that one `inspect` looks up: keeps a script call short. */
+/** Ids that one `inspect` looks up, and places that it counts: keeps a script call short. */
 const inspectedAtOnce = 500;
-/** The same where their places are counted. */
 const placesAtOnce = 50;
 
 const steps = [
@@ -80,6 +69,7 @@ const steps = [
   'configure',
   'rekey',
   'inspect',
+  'claim',
 ] as const;
 type Step = (typeof steps)[number];
 
@@ -157,7 +147,7 @@ export class Admission {
   }
 
   cancel(id: string, message: string): Promise<CancelResult> {
-    return this.#cancels.add({ id, message });
+    return this.#cancels.add({ id, message: plain(message) });
   }
 
   /** Whatever is due, and the caller's sign of life. `leave`: the member is going away. */
@@ -238,6 +228,17 @@ export class Admission {
       if (Array.isArray(result.ids)) for (const id of result.ids) live.add(id);
     }
     return live;
+  }
+
+  /** The request that an Idempotency-Key stands for: `id`, when nobody was first. */
+  claim(key: string, claim: Claim): Promise<{ id: string; content: string }> {
+    const { keepMs, ...rest } = claim;
+    return this.#step(
+      'claim',
+      { ...rest, keep_ms: keepMs },
+      [],
+      [idempotencyKey(this.domain, key)],
+    );
   }
 
   /** Where these wait; who does not wait is left out. */
@@ -334,7 +335,7 @@ export class Admission {
     const answers: string[] = [];
     const streams: string[] = [];
     const items = list.map(({ holder, outcome }) => {
-      const { replicaDownMs, answer, ...rest } = outcome;
+      const { replicaDownMs, answer, message, ...rest } = outcome;
       if (answer !== undefined) {
         answers.push(answer.text);
         streams.push(streamKey(this.domain, holder.id));
@@ -342,6 +343,7 @@ export class Admission {
       return {
         ...holder,
         ...rest,
+        message: message && plain(message),
         replica_down_ms: replicaDownMs,
         answer: answer === undefined ? undefined : answers.length,
         at: answer?.at,
@@ -366,8 +368,8 @@ export class Admission {
     );
     const reply = JSON.parse(text) as StepReply & { readonly result: Result };
     this.#clockOffsetMs = reply.now - Date.now();
-    // `inspect` only reads, and says neither this nor what is due.
-    if (step !== 'inspect') this.#someWait = reply.waiting ?? false;
+    // These two say neither this nor what is due.
+    if (step !== 'inspect' && step !== 'claim') this.#someWait = reply.waiting ?? false;
     for (const listener of this.#listeners) listener(reply);
     return reply.result;
   }
@@ -383,7 +385,10 @@ interface Finishing {
   readonly outcome: Outcome;
 }
 
-type StoredView = Omit<RequestView, 'request'> & { readonly request?: Stored<RequestRecord> };
+type StoredView = Omit<RequestView, 'request' | 'ended'> & {
+  readonly request?: Stored<RequestRecord>;
+  readonly ended?: Stored<EndedRecord>;
+};
 
 type Unreadable = { readonly status: 'unreadable'; readonly schema: string };
 

@@ -50,6 +50,11 @@ export function streamKey(domain: string, id: string): string {
   return domainKey(domain, `stream:${id}`);
 }
 
+/** Which request an Idempotency-Key stands for. */
+export function idempotencyKey(domain: string, key: string): string {
+  return domainKey(domain, `idempotency:${key}`);
+}
+
 /** The channel on which a gateway or a worker hears of its requests. */
 export function nodeChannel(domain: string, node: string): string {
   return domainKey(domain, `node:${node}`);

@@ -1,5 +1,5 @@
-import type { Admission, StepReply } from './admission.ts';
-import type { Member } from './types.ts';
+import type { Admission } from './admission.ts';
+import type { Member, StepReply } from './types.ts';
 
 export interface SweeperOptions {
   readonly admission: Admission;

@@ -26,3 +26,11 @@ export function readLabels(text: string | undefined): Record<string, string> {
   });
   return Object.fromEntries(pairs);
 }
+
+/** Longest message that is kept with a request, characters. */
+const messageCharacters = 1_000;
+
+/** A message as a step can read it: cjson takes no half of a surrogate pair, which a replica may send. */
+export function plain(message: string): string {
+  return message.slice(0, messageCharacters).toWellFormed();
+}

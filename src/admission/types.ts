@@ -259,6 +259,18 @@ export interface RequestRecord {
   readonly job?: true;
 }
 
+/** What an Idempotency-Key is claimed for. */
+export interface Claim {
+  /** The request that it shall stand for. */
+  readonly id: string;
+  /** Hash of everything that is asked. */
+  readonly content: string;
+  /** The request that it stands for, when that came to nothing. */
+  readonly failed?: string | undefined;
+  /** How long it is kept, ms; the request itself sees to the rest. */
+  readonly keepMs: number;
+}
+
 /** Where a request waits. */
 export interface Place {
   readonly id: string;
@@ -276,6 +288,7 @@ export interface EndedRecord {
   readonly message?: string;
   readonly kind: 'prompt' | 'flow';
   readonly control_point: string;
+  readonly labels: Readonly<Record<string, string>>;
   readonly attempt?: number;
   readonly created_at: number;
   readonly admitted_at?: number;
@@ -330,4 +343,17 @@ export interface DomainView {
   readonly bodyBytes: number;
   readonly replicas: readonly ReplicaRecord[];
   readonly members: readonly Member[];
+}
+
+/** What every step says beside its result. */
+export interface StepReply {
+  /** Redis' time, ms. */
+  readonly now: number;
+  /** When something is due next, ms of Redis' time; absent when nothing is. */
+  readonly due?: number;
+  readonly dispatch?: readonly Dispatch[];
+  /** Version of the policies that live requests are being keyed anew for: somebody must do it. */
+  readonly rekeying?: number;
+  /** Whether anybody waits; absent when nobody does. */
+  readonly waiting?: true;
 }

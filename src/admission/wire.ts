@@ -65,8 +65,13 @@ export function readableRequest<
   } as unknown as Told;
 }
 
-export function readableEnd(ended: EndedRecord): EndedRecord {
-  return { ...ended, control_point: decodeURIComponent(ended.control_point) };
+export function readableEnd(ended: Stored<EndedRecord>): EndedRecord {
+  const { control_point, labels, ...rest } = ended;
+  return {
+    ...rest,
+    control_point: decodeURIComponent(control_point),
+    labels: readLabels(labels),
+  };
 }
 
 /** A policy as it is kept, with its limits as the step reads them. */

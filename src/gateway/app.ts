@@ -82,7 +82,10 @@ export function buildApp(parts: {
     const error = asSluiceError(thrown);
     const line = { id, code: error.code, path: pathOf(url) };
     // What is wrong with a request may quote it, labels and all; only our own troubles are told.
-    const isOurs = errorTable[error.code].http >= 500 || error.retryAfterMs !== undefined;
+    // So may a replica, whose words the message of this code has; its worker has logged the reason.
+    const isOurs =
+      error.code !== 'upstream_failed' &&
+      (errorTable[error.code].http >= 500 || error.retryAfterMs !== undefined);
     if (error.code === 'internal') log.error({ ...line, err: thrown }, 'request failed');
     else log.info({ ...line, ...(isOurs && { reason: error.message }) }, 'request refused');
     return error;

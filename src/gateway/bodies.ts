@@ -76,11 +76,11 @@ export function parseBody(bytes: Buffer): JsonBody {
       cause,
     });
   }
-  if (isDeeper(body, mostLevels)) throw invalid('body', `has more than ${mostLevels} levels`);
+  if (isDeeper(body)) throw invalid('body', `has more than ${mostLevels} levels`);
   return { value: body, text };
 }
 
-function isDeeper(value: unknown, levels: number): boolean {
+export function isDeeper(value: unknown, levels = mostLevels): boolean {
   if (typeof value !== 'object' || value === null) return false;
   return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
 }
@@ -112,7 +112,12 @@ export function readPrompt(
   if (typeof model !== 'string' || model === '') throw invalid('model', 'must be a text');
   if (typeof stream !== 'boolean') throw invalid('stream', 'must be true or false');
   return {
-    client: { path, body: given.text, model, stream: stream && kind.maxTokens !== noTokens },
+    client: {
+      path,
+      body: path === '/infer' ? JSON.stringify({ text: body.text }) : given.text,
+      model,
+      stream: stream && kind.maxTokens !== noTokens,
+    },
     labels: path.startsWith('/v1/') ? openaiLabels(body, config.limits) : {},
     tokensEstimate: estimateTokens({
       promptChars: kind.promptChars(body),

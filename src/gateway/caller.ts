@@ -3,7 +3,7 @@ import type { FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { parseBaggage, parsePriority, validateLabels } from '../policy/index.ts';
-import { type IdempotencyKey, idempotencyKey } from './idempotency.ts';
+import { type IdempotencyKey, readKey } from './idempotency.ts';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -24,6 +24,8 @@ export interface Caller {
   readonly priority: number | undefined;
   /** Labels that its key set. */
   readonly boundLabels: readonly string[];
+  /** Tells its key from others; '' where there are none. */
+  readonly keyId: string;
   readonly timeoutMs: number | undefined;
 }
 
@@ -41,6 +43,7 @@ export function readCaller(
     controlPoint: readControlPoint(one(request, 'sluice-control-point'), 'Sluice-Control-Point'),
     priority: priority === undefined ? undefined : parsePriority(priority, 'Sluice-Priority'),
     boundLabels: Object.keys(request.keyLabels),
+    keyId: request.keyId,
     timeoutMs: readTimeout(one(request, 'sluice-timeout-ms'), 'Sluice-Timeout-Ms', config),
   };
 }
@@ -51,7 +54,7 @@ export function readIdempotencyKey(
   content: unknown,
 ): IdempotencyKey | undefined {
   const key = one(request, 'idempotency-key');
-  return key === undefined ? undefined : idempotencyKey(key, request.keyId, content);
+  return key === undefined ? undefined : readKey(key, request.keyId, content);
 }
 
 /** A wait in ms: a whole number from 1 to the configured maximum. */
@@ -85,11 +88,12 @@ export function readControlPoint(given: unknown, param: string): string | undefi
 export function keyReader(
   config: Config,
 ): (request: FastifyRequest) => Pick<FastifyRequest, 'keyLabels' | 'keyId' | 'isAdmin'> {
-  const digest = (text: string) => createHash('sha256').update(text).digest('base64');
+  const digest = (text: string) => createHash('sha256').update(text).digest('base64url');
   const keys = new Map(
     config.apiKeys.map(({ key, labels, admin }) => [
       digest(key),
-      { keyLabels: labels, keyId: digest(key), isAdmin: admin },
+      // Enough to tell keys apart, and it is kept with each request.
+      { keyLabels: labels, keyId: digest(key).slice(0, 12), isAdmin: admin },
     ]),
   );
   return (request) => {

@@ -4,7 +4,7 @@ import { SluiceError } from '../errors.ts';
 import { framingFor } from '../protocols/index.ts';
 import type { End, Piece } from '../stream/index.ts';
 import { asSluiceError, errorBody } from './answers.ts';
-import { type EventStream, openEventStream } from './event-stream.ts';
+import { type EventStream, openEventStream, sendWhole } from './event-stream.ts';
 import type { OpenPrompt } from './open-prompt.ts';
 import { Pending } from './pending.ts';
 import type { Places } from './places.ts';
@@ -26,15 +26,15 @@ export interface Answering {
 
 /** Answers in one piece. @throws SluiceError with the code under which the request ended */
 export async function answerWhole(answering: Answering): Promise<FastifyReply> {
-  const { open, reply } = answering;
+  const { open, reply, timeouts } = answering;
   return settled(answering, async () => {
     for (;;) {
       const piece = await open.next();
       if (piece.kind !== 'end') continue;
       const { answer, queuedMs = 0 } = piece.end;
       if (answer?.body === undefined) throw errorOf(answering, piece.end);
-      reply.header('sluice-queue-ms', String(queuedMs)).code(answer.status);
-      return reply.type(answer.contentType).send(answer.body);
+      reply.header('sluice-queue-ms', String(queuedMs));
+      return sendWhole(reply, { ...answer, body: answer.body }, timeouts.slowReaderMs);
     }
   });
 }

@@ -5,6 +5,28 @@ import { SluiceError } from '../errors.ts';
 /** Bytes that are given to a connection at once. */
 const pieceBytes = 16 * 1024;
 
+/** Longer answers are written piece by piece, so that one that nobody takes can be told from a slow one. */
+const atOnceCharacters = 64 * 1024;
+
+/** Answers in one piece; whoever takes nothing of a long one for `slowMs` is cut off. */
+export async function sendWhole(
+  reply: FastifyReply,
+  answer: { readonly status: number; readonly contentType: string; readonly body: string },
+  slowMs: number,
+): Promise<FastifyReply> {
+  const { status, contentType, body } = answer;
+  if (body.length <= atOnceCharacters) return reply.code(status).type(contentType).send(body);
+  reply.code(status).hijack();
+  reply.raw.writeHead(status, {
+    ...(reply.getHeaders() as Record<string, string>),
+    'content-type': contentType,
+    'content-length': Buffer.byteLength(body),
+  });
+  // Nobody is left to be told when it is gone.
+  await new EventStream(reply.raw, slowMs).end([body]).catch(() => undefined);
+  return reply;
+}
+
 /** Sends the status of a stream, and its head. From here on the connection is ours, not fastify's. */
 export function openEventStream(
   reply: FastifyReply,
@@ -43,6 +65,7 @@ export class EventStream {
   /** Writes what is left and resolves when the client has all of it. @throws when it is gone */
   async end(texts: readonly string[]): Promise<void> {
     await this.write(texts);
+    if (this.#raw.destroyed) throw gone();
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#raw.once('close', resolve);
     this.#raw.end(resolve);

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import { domainKey } from '../admission/index.ts';
+import { type Admission, idempotencyKey } from '../admission/index.ts';
 import { SluiceError } from '../errors.ts';
 
 /** A repeat of a request is known by the key that its client gave it. */
@@ -11,8 +11,8 @@ export interface IdempotencyKey {
   readonly content: string;
 }
 
-/** `caller`: what tells callers apart, such as the labels of an API key. */
-export function idempotencyKey(key: string, caller: unknown, content: unknown): IdempotencyKey {
+/** `caller`: tells callers apart. */
+export function readKey(key: string, caller: unknown, content: unknown): IdempotencyKey {
   if (key.length < 1 || key.length > 256) {
     const param = 'Idempotency-Key';
     throw new SluiceError('invalid_request', `${param} must have 1 to 256 characters`, { param });
@@ -20,34 +20,41 @@ export function idempotencyKey(key: string, caller: unknown, content: unknown): 
   return { name: digest([caller, key]), content: digest(content) };
 }
 
-/** Which request a key stands for: a text key in Redis for each, with a TTL. */
+/** How long a claim stands before its request is taken in, ms. */
+const claimMs = 60_000;
+
+/** Which request a key stands for. */
 export class IdempotencyKeys {
+  readonly #admission: Admission;
   readonly #redis: Redis;
-  readonly #domain: string;
   readonly #keepMs: number;
 
-  /** `keepMs`: as long as what remains of the requests is kept. */
-  constructor(redis: Redis, domain: string, keepMs: number) {
+  /** `keepMs`: how long what remains of the requests is kept. */
+  constructor(admission: Admission, redis: Redis, keepMs: number) {
+    this.#admission = admission;
     this.#redis = redis;
-    this.#domain = domain;
     this.#keepMs = keepMs;
   }
 
   /**
-   * The id of the key's request: `id` when it is new. `failed`: the one before, which came to nothing,
-   * so that of several who try again all get the same one. @throws SluiceError idempotency_conflict
+   * The id of the key's request: `id` when it is new, or when `failed`, which came to nothing, is what
+   * it stands for. @throws SluiceError idempotency_conflict
    */
-  async claim(key: IdempotencyKey, id: string, failed = ''): Promise<string> {
-    const name = domainKey(this.#domain, `idempotency:${key.name}${failed}`);
-    const value = `${id} ${key.content}`;
-    const stored = await this.#redis.set(name, value, 'PX', this.#keepMs, 'NX', 'GET');
-    const [known = id, content] = stored?.split(' ') ?? [];
-    if (content === undefined || content === key.content) return known;
+  async claim(key: IdempotencyKey, id: string, failed?: string): Promise<string> {
+    const { name, content } = key;
+    const known = await this.#admission.claim(name, { id, content, failed, keepMs: claimMs });
+    if (known.content === content) return known.id;
     throw new SluiceError(
       'idempotency_conflict',
       'another request was sent with this Idempotency-Key; use a new key for a new request',
       { param: 'Idempotency-Key' },
     );
+  }
+
+  /** Its request was taken in, and ends within `longestMs`: the key is kept for longer than that. */
+  async keep(key: IdempotencyKey, longestMs: number): Promise<void> {
+    const name = idempotencyKey(this.#admission.domain, key.name);
+    await this.#redis.pexpire(name, longestMs + this.#keepMs + claimMs);
   }
 }
 

@@ -1,16 +1,18 @@
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { type Admission, parseId, type RequestView } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { validateLabels } from '../policy/index.ts';
 import type { Answer } from '../stream/index.ts';
-import { asObject, type JsonBody, type ParsedPrompt, readPrompt } from './bodies.ts';
+import { asObject, isDeeper, type JsonBody, type ParsedPrompt, readPrompt } from './bodies.ts';
 import { readCaller, readControlPoint, readIdempotencyKey, readTimeout } from './caller.ts';
+import { sendWhole } from './event-stream.ts';
 import { followJob, readLastEventId } from './job-stream.ts';
 import type { Places } from './places.ts';
 import { checkTranslation, clientGone } from './prompt-routes.ts';
 import type { Prompts } from './prompts.ts';
 import { endError } from './rejections.ts';
+import { keyOf } from './rekeyer.ts';
 import type { Waiters } from './waiters.ts';
 
 /** Prompts that are fetched later. They outlive the client and the gateway. */
@@ -54,13 +56,13 @@ export function jobRoutes(
     };
   });
 
-  app.get<{ Params: { id: string } }>('/v1/jobs/:id', async (request) => {
+  app.get<{ Params: { id: string } }>('/v1/jobs/:id', async (request, reply) => {
     const { id } = request.params;
-    const view = await read(id);
+    const view = await readOwn(request, id);
     const { request: live, ended } = view;
     const answer = ended?.state === 'done' ? await prompts.readAnswer(id) : undefined;
     const failure = ended && ended.state !== 'done' ? endError(ended) : undefined;
-    return {
+    const job = {
       id,
       state: live?.state ?? ended?.state,
       control_point: live?.control_point ?? ended?.control_point,
@@ -76,13 +78,16 @@ export function jobRoutes(
       started_at: live?.started_at ?? ended?.started_at ?? null,
       ended_at: ended?.ended_at ?? null,
     };
+    const contentType = 'application/json; charset=utf-8';
+    const body = JSON.stringify(job);
+    return sendWhole(reply, { status: 200, contentType, body }, config.timeouts.slowReaderMs);
   });
 
   const noHead = { exposeHeadRoute: false };
   app.get<{ Params: { id: string } }>('/v1/jobs/:id/stream', noHead, async (request, reply) => {
     const { id } = request.params;
     const after = readLastEventId([request.headers['last-event-id']].flat()[0]);
-    const view = await read(id);
+    const view = await readOwn(request, id);
     if (view.request && !view.request.job) {
       throw new SluiceError('unknown_job', 'this is no job: its answer goes to who sent it');
     }
@@ -96,20 +101,32 @@ export function jobRoutes(
 
   app.delete<{ Params: { id: string } }>('/v1/jobs/:id', async (request, reply) => {
     const { id } = request.params;
-    await read(id);
+    await readOwn(request, id);
     await prompts.cancel(id, 'cancelled by its owner');
-    const { request: live, ended } = await read(id);
+    const { request: live, ended } = await readOwn(request, id);
     reply.code(ended ? 200 : 202);
     return { id, state: live?.state ?? ended?.state, cancelling: live !== undefined };
   });
 
-  async function read(id: string): Promise<RequestView> {
-    const view = parseId(id)?.domain === config.domain ? await admission.inspectRequest(id) : {};
-    if (!view.request && !view.ended) {
-      throw new SluiceError('unknown_job', 'there is no such job, or its answer is no longer kept');
-    }
-    return view;
-  }
+  const readOwn = (request: FastifyRequest, id: string) => {
+    return readOwnRequest(request, id, config, admission);
+  };
+}
+
+/**
+ * A request as its caller may see it: that of another API key is as good as none, unless by an admin's.
+ * @throws SluiceError unknown_job
+ */
+export async function readOwnRequest(
+  request: FastifyRequest,
+  id: string,
+  config: Config,
+  admission: Admission,
+): Promise<RequestView> {
+  const view = parseId(id)?.domain === config.domain ? await admission.inspectRequest(id) : {};
+  const found = view.request ?? view.ended;
+  if (found && (request.isAdmin || keyOf(found.labels) === request.keyId)) return view;
+  throw new SluiceError('unknown_job', 'there is no such job, or its answer is no longer kept');
 }
 
 function readJob(given: unknown, config: Config) {
@@ -140,7 +157,9 @@ function bodyOf({ contentType, body, events }: Answer): unknown {
   if (events) return events.map((event) => JSON.parse(event) as unknown);
   if (body === undefined || !contentType.includes('json')) return body;
   try {
-    return JSON.parse(body);
+    const value: unknown = JSON.parse(body);
+    // Too deep to be written again; as a text it is just as good.
+    return isDeeper(value) ? body : value;
   } catch {
     return body;
   }

@@ -40,6 +40,8 @@ export function readLastEventId(text: string | undefined): EventId | 'end' | und
   });
 }
 
+/** In place of an attempt: one that Redis does not know (any more). */
+const lost = -1;
 /** Id of the last event: who comes back with it is told by a 204 not to come again. */
 const endId = 'end';
 
@@ -48,7 +50,7 @@ export async function followJob(
   after: EventId | undefined,
 ): Promise<FastifyReply> {
   const { id, reply, waiters, timeouts, gone, closing } = following;
-  const follower = await waiters.followShared(id, after);
+  const { follower, from } = await waiters.followShared(id, after);
   // Whoever is still there comes back, to another gateway.
   const leave = () => reply.raw.destroy();
   const stop = () => follower.finish({ state: 'cancelled' });
@@ -61,13 +63,15 @@ export async function followJob(
       'text/event-stream; charset=utf-8',
       timeouts.slowReaderMs,
     );
-    await new JobStream(following, stream, after).run(() => follower.next());
+    await new JobStream(following, stream, after, from).run(() => follower.next());
   } catch {
     // Its client is gone, or Redis is: a client that is still there comes back.
     reply.raw.destroy();
   } finally {
     gone.removeEventListener('abort', stop);
     closing.removeEventListener('abort', leave);
+    // Nobody else closes a connection whose client has closed its side.
+    if (!reply.raw.writableFinished) reply.raw.destroy();
     await waiters.forget(id, follower).catch(() => undefined);
   }
   return reply;
@@ -80,10 +84,16 @@ class JobStream {
   #attempt: number;
   #lastPosition = '';
 
-  constructor(following: JobFollowing, stream: EventStream, after: EventId | undefined) {
+  constructor(
+    following: JobFollowing,
+    stream: EventStream,
+    after: EventId | undefined,
+    from: EventId,
+  ) {
     this.#following = following;
     this.#stream = stream;
-    this.#attempt = after?.attempt ?? 0;
+    // What it has seen and Redis does not know counts no more.
+    this.#attempt = after === from ? from.attempt : after ? lost : 0;
   }
 
   async run(nextPiece: () => Promise<Piece>): Promise<void> {
@@ -132,8 +142,8 @@ class JobStream {
 
   async #tellEnd(end: End, last: EventId): Promise<void> {
     const said: string[] = [];
-    if (end.state === 'done') {
-      const { status, body, contentType } = end.answer ?? {};
+    if (end.state === 'done' && end.answer) {
+      const { status, body, contentType } = end.answer;
       if (body !== undefined) {
         said.push(...(await this.#restarted(last)));
         const data = { status, content_type: contentType, body };

@@ -38,7 +38,6 @@ export class OpenPrompt {
 
   /** The error for an end that is none of an answer. */
   errorOf(end: End): SluiceError {
-    if (end.state === 'done') return new SluiceError('internal', 'the answer is no longer kept');
     if (end.state === 'cancelled' && this.#parts.isShared && !this.#isClosed) {
       const message = 'the client that sent this first went away; try again';
       return new SluiceError('unavailable', message, { retryAfterMs: 1_000 });

@@ -1,8 +1,9 @@
 import type { FastifyInstance } from 'fastify';
 import type { Redis } from 'ioredis';
-import { type Admission, parseId } from '../admission/index.ts';
+import type { Admission } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
+import { readOwnRequest } from './job-routes.ts';
 import { knownControlPoints, type PolicyBook } from './policy-book.ts';
 import { queueView, requestView } from './views.ts';
 
@@ -49,10 +50,6 @@ export function operateRoutes(
 
   app.get<{ Params: { id: string } }>('/v1/requests/:id', async (request) => {
     const { id } = request.params;
-    const view = parseId(id)?.domain === config.domain ? await admission.inspectRequest(id) : {};
-    if (!view.request && !view.ended) {
-      throw new SluiceError('unknown_job', 'there is no such request, or it is no longer kept');
-    }
-    return requestView(id, view);
+    return requestView(id, await readOwnRequest(request, id, config, admission));
   });
 }

@@ -25,8 +25,8 @@ export function promptRoutes(
   const serve = async (request: FastifyRequest, reply: FastifyReply, prompt: ParsedPrompt) => {
     checkTranslation(prompt, config);
     const caller = readCaller(request, config, prompt.labels);
-    const { path, body } = prompt.client;
-    const key = readIdempotencyKey(request, [path, body, caller]);
+    const { path, body, model } = prompt.client;
+    const key = readIdempotencyKey(request, [path, model, body, caller]);
     const open = await prompts.open({ ...prompt, ...caller }, key);
     // Under the second name OpenAI's clients show it.
     reply.header('sluice-request-id', open.id).header('x-request-id', open.id);

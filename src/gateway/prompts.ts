@@ -22,6 +22,8 @@ export interface Prompt {
   readonly labels: Readonly<Record<string, string>>;
   readonly priority?: number | undefined;
   readonly boundLabels?: readonly string[] | undefined;
+  /** Tells its API key from others; '' where there are none. */
+  readonly keyId?: string | undefined;
   readonly timeoutMs?: number | undefined;
   readonly tokensEstimate: number;
 }
@@ -38,7 +40,7 @@ export interface Submitted {
 
 /** Past its longest time a request has ended; if Redis does not say so for this long, it is away, ms. */
 const silenceMs = 30_000;
-/** How many requests that came to nothing one key is followed through. */
+/** How often a key is claimed again because what it stood for came to nothing meanwhile. */
 const keyTries = 10;
 /** How often a schedule is computed anew because the policies changed meanwhile. */
 const scheduleTries = 5;
@@ -70,8 +72,8 @@ export class Prompts {
     this.#waiters = parts.waiters;
     this.#costs = parts.costs;
     this.#gatewayId = parts.gatewayId;
-    const { domain, timeouts } = parts.config;
-    this.#keys = new IdempotencyKeys(parts.redis, domain, timeouts.keepJobMs);
+    const { keepJobMs } = parts.config.timeouts;
+    this.#keys = new IdempotencyKeys(parts.admission, parts.redis, keepJobMs);
   }
 
   /** A prompt that goes on without its client, to be fetched later. */
@@ -96,7 +98,8 @@ export class Prompts {
       promptEnded.publish(message satisfies PromptEnded);
     };
     const waiters = this.#waiters;
-    const follow = (id: string) => (key ? waiters.followShared(id) : waiters.follow(id));
+    const follow = async (id: string) =>
+      key ? (await waiters.followShared(id)).follower : waiters.follow(id);
     try {
       const owner = key ? undefined : this.#gatewayId;
       const { submitted, follower } = await this.#begin(prompt, key, follow, owner);
@@ -139,14 +142,18 @@ export class Prompts {
     follow: (id: string) => Promise<Follower> | Follower | undefined,
     owner: string | undefined,
   ): Promise<{ submitted: Submitted; follower: Follower | undefined }> {
-    let failed = '';
+    let failed: string | undefined;
     for (let tries = 0; tries < keyTries; tries++) {
       const fresh = makeId(this.#config.domain, this.#admission.now());
       const id = key ? await this.#keys.claim(key, fresh, failed) : fresh;
       const follower = await follow(id);
       try {
         const submitted = await this.#submit(prompt, id, owner);
-        if (!key || !cameToNothing(submitted.result)) return { submitted, follower };
+        if (!key) return { submitted, follower };
+        if (!cameToNothing(submitted.result)) {
+          await this.#keys.keep(key, submitted.longestMs);
+          return { submitted, follower };
+        }
       } catch (error) {
         if (follower) void this.#waiters.forget(id, follower).catch(() => undefined);
         // Redis did not answer: it may have taken the request in, and nobody waits for it any more.

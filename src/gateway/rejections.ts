@@ -80,6 +80,7 @@ export function endError(
   end: Pick<End, 'state' | 'code' | 'message'>,
   deniedStatus?: number,
 ): SluiceError {
+  if (end.state === 'done') return new SluiceError('internal', 'the answer is no longer kept');
   const code =
     end.code !== undefined && end.code in errorTable ? (end.code as ErrorCode) : 'internal';
   return new SluiceError(code, end.message ?? `the request ended as ${end.state}`, {

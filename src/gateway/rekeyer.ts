@@ -39,28 +39,49 @@ export async function rekey(
 }
 
 /**
- * The label under which a request keeps its `Sluice-Priority` header, for when it is keyed anew: JSON of
- * the number and the bound labels, over which it does not win. It has no name: callers cannot send such
- * a label, and no policy can ask for it.
+ * The label under which a request keeps what else is to be known of its caller. It has no name: callers
+ * cannot send such a label, and no policy can ask for it.
  */
-const headerPriorityLabel = '';
+const callerLabel = '';
+
+interface KeptCaller {
+  /** Its `Sluice-Priority` header, for when it is keyed anew. */
+  readonly priority?: number | undefined;
+  /** The labels that its API key set, over which that does not win. */
+  readonly bound?: readonly string[] | undefined;
+  /** Tells its API key from others; absent where there are none. */
+  readonly key?: string | undefined;
+}
 
 /** What a request is kept with, to be scheduled again from. */
 export function keptLabels({
   labels,
   priority,
-  boundLabels = [],
-}: Pick<Prompt, 'labels' | 'priority' | 'boundLabels'>): Readonly<Record<string, string>> {
-  if (priority === undefined) return labels;
-  return { ...labels, [headerPriorityLabel]: JSON.stringify([priority, ...boundLabels]) };
+  boundLabels,
+  keyId: key = '',
+}: Pick<Prompt, 'labels' | 'priority' | 'boundLabels' | 'keyId'>): Readonly<
+  Record<string, string>
+> {
+  if (priority === undefined && key === '') return labels;
+  const bound = priority === undefined ? undefined : boundLabels;
+  const kept: KeptCaller = { priority, bound, key: key === '' ? undefined : key };
+  return { ...labels, [callerLabel]: JSON.stringify(kept) };
+}
+
+/** The API key that a request came with; '' where there are none. */
+export function keyOf(labels: Readonly<Record<string, string>> = {}): string {
+  return keptCaller(labels).key ?? '';
+}
+
+function keptCaller({ [callerLabel]: kept = '{}' }: Readonly<Record<string, string>>): KeptCaller {
+  return JSON.parse(kept) as KeptCaller;
 }
 
 /** Where the policies put a request that is in the system already. */
 function queueOf(request: LiveRequest, policies: readonly Policy[]): string {
-  const { [headerPriorityLabel]: kept, ...labels } = request.labels;
+  const { [callerLabel]: _, ...labels } = request.labels;
   try {
-    const [headerPriority, ...boundLabels] =
-      kept === undefined ? [] : (JSON.parse(kept) as [number, ...string[]]);
+    const { priority: headerPriority, bound: boundLabels } = keptCaller(request.labels);
     return schedule(policies, {
       controlPoint: request.control_point,
       labels,

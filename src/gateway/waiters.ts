@@ -4,6 +4,8 @@ import {
   type End,
   type EventId,
   Follower,
+  isAfter,
+  lastEvent,
   type NodeEvent,
   readEntries,
   type Subscription,
@@ -36,6 +38,10 @@ export class Waiters {
   readonly #watches = new Map<string, Set<Watch>>();
   #timer: NodeJS.Timeout | undefined;
   #checking = false;
+  /** Messages may have been lost, and followers have not been told. */
+  #hasGap = false;
+  /** Requests that are read at the end of this turn of the event loop. */
+  #toRead = new Set<string>();
 
   constructor(options: WaitersOptions) {
     this.#options = options;
@@ -55,10 +61,23 @@ export class Waiters {
     return this.#watch(id, false);
   }
 
-  /** A request that any gateway may follow, from the event that a client has seen last. */
-  async followShared(id: string, after?: EventId): Promise<Follower> {
-    await this.#options.subscription.listen(this.#streamOf(id));
-    return this.#watch(id, true, after);
+  /**
+   * A request that any gateway may follow, from the event that a client has seen last; where there is
+   * none, or Redis does not know it, from the beginning of the last attempt. Says where it begins.
+   */
+  async followShared(id: string, after?: EventId): Promise<{ follower: Follower; from: EventId }> {
+    const { redis, subscription } = this.#options;
+    const stream = this.#streamOf(id);
+    await subscription.listen(stream);
+    try {
+      const last = await lastEvent(redis, stream);
+      const isKnown = after && !isAfter(after, last);
+      const from = isKnown ? after : { attempt: last.attempt, count: 0 };
+      return { follower: this.#watch(id, true, from), from };
+    } catch (error) {
+      await subscription.unlisten(stream).catch(this.#options.onError);
+      throw error;
+    }
   }
 
   /**
@@ -66,11 +85,13 @@ export class Waiters {
    * end is not heard of within `longestMs`.
    */
   accepted(id: string, longestMs = Number.POSITIVE_INFINITY): void {
+    const giveUpAtMs = performance.now() + longestMs;
     for (const watch of this.#watches.get(id) ?? []) {
+      if (watch.accepted) continue;
       watch.accepted = true;
-      watch.giveUpAtMs = performance.now() + longestMs;
-      // It may have ended, or answered, before its channel was heard.
-      if (watch.isShared) void this.#read(id);
+      watch.giveUpAtMs = giveUpAtMs;
+      // It may have ended before its channel was heard.
+      if (watch.isShared) this.#readSoon(id);
     }
   }
 
@@ -95,7 +116,7 @@ export class Waiters {
     if (!isEnd(event.state)) {
       for (const { follower } of watches) follower.hear(event);
     } else if (event.at === undefined) {
-      void this.#read(event.id);
+      this.#readSoon(event.id);
     } else {
       const end = { state: event.state ?? 'done', queuedMs: event.queued_ms };
       for (const { follower } of watches) follower.finish(end, event);
@@ -104,21 +125,27 @@ export class Waiters {
 
   /** Reads every follower's request again; after a gap what it has missed of its stream, too. */
   async check(isGap = false): Promise<void> {
+    this.#hasGap ||= isGap;
     if (this.#checking) return;
     this.#checking = true;
+    const hadGap = this.#hasGap;
+    this.#hasGap = false;
+    let isDone = false;
     try {
       const ids = [...this.#watches.keys()];
       const live = await this.#options.admission.inspectLive(ids);
       for (const id of ids) {
         if (!live.has(id)) await this.#read(id);
         for (const { follower } of this.#watches.get(id) ?? []) {
-          if (isGap || follower.hasBegun) follower.fallBehind();
+          if (hadGap || follower.hasBegun) follower.fallBehind();
         }
       }
+      isDone = true;
     } catch (error) {
       this.#options.onError(error);
     } finally {
       this.#checking = false;
+      this.#hasGap ||= hadGap && !isDone;
       for (const watches of this.#watches.values()) {
         for (const { follower, giveUpAtMs } of watches) {
           if (performance.now() > giveUpAtMs) follower.finish(lost);
@@ -141,6 +168,18 @@ export class Waiters {
 
   #streamOf(id: string): string {
     return streamKey(this.#options.admission.domain, id);
+  }
+
+  /** However many follow it, it is read once. */
+  #readSoon(id: string): void {
+    if (this.#toRead.size === 0) {
+      setImmediate(() => {
+        const ids = this.#toRead;
+        this.#toRead = new Set();
+        for (const one of ids) void this.#read(one);
+      });
+    }
+    this.#toRead.add(id);
   }
 
   async #read(id: string): Promise<void> {

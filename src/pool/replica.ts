@@ -56,9 +56,10 @@ export class ReplicaClient {
       throw failureOf(error, signal);
     });
     const { statusCode: httpStatus, headers, body } = response;
-    if (httpStatus >= 500) {
-      // Read to its end, so that the connection can be used again; a long one is not worth it.
-      await body.dump({ limit: 64 * 1024 }).catch(() => {});
+    if (isFailure(httpStatus)) {
+      // Read to its end, so that the connection can be used again; a long or slow one is not worth it.
+      const bounds = { limit: 64 * 1024, signal: AbortSignal.timeout(dumpMs) };
+      void body.dump(bounds).catch(() => {});
       throw new ReplicaFailure(`the replica answered ${httpStatus}`, unavailable.has(httpStatus));
     }
     const contentType = [headers['content-type'] ?? 'application/json'].flat()[0] ?? '';
@@ -90,8 +91,18 @@ export function tooLarge(limit: number): ReplicaFailure {
   return new ReplicaFailure(`the replica failed: its answer is larger than ${limit} bytes`, false);
 }
 
-/** A gateway or an overloaded server says that it cannot serve anybody now. */
-const unavailable: ReadonlySet<number> = new Set([502, 503, 504]);
+/** How long the rest of a failed answer may take to come, ms. */
+const dumpMs = 1_000;
+/** An overloaded server, or a gateway before it, says that it cannot serve anybody now. */
+const unavailable: ReadonlySet<number> = new Set([429, 502, 503, 504]);
+/** What a replica says to us, and not to the client: that our credentials are wrong, or we too slow. */
+const oursToMend: ReadonlySet<number> = new Set([401, 403, 407, 408]);
+
+/** Anything but an answer, or the replica's no to this prompt. */
+function isFailure(status: number): boolean {
+  const isNeither = status < 200 || (status >= 300 && status < 400) || status >= 500;
+  return isNeither || unavailable.has(status) || oursToMend.has(status);
+}
 
 /** A base URL may have a path of its own, as Ray Serve's route prefix. */
 function urlOf(base: string, path: string): URL {
@@ -116,5 +127,5 @@ function failureOf(error: unknown, signal: AbortSignal): unknown {
 
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return 'code' in error ? `${error.code}` : error.message;
+  return 'code' in error && error.code ? `${error.code}` : error.message || error.name;
 }

@@ -96,14 +96,14 @@ class AnswerReader implements StreamReader {
   #finishReason: unknown;
   /** The chunk that had the usage. */
   #usage: Fields | undefined;
-  #hasEnded = false;
+  isDone = false;
 
   constructor(voice: OllamaVoice) {
     this.#voice = voice;
   }
 
   next(data: string): readonly string[] {
-    if (this.#hasEnded) return [];
+    if (this.isDone) return [];
     const chunk = this.#progress.read(data);
     if (!chunk) return this.#last();
     this.#voice.heard();
@@ -114,7 +114,7 @@ class AnswerReader implements StreamReader {
   }
 
   end(): readonly string[] {
-    if (this.#hasEnded) return [];
+    if (this.isDone) return [];
     this.#progress.mustBeComplete();
     return this.#last();
   }
@@ -139,7 +139,7 @@ class AnswerReader implements StreamReader {
   }
 
   #last(): string[] {
-    this.#hasEnded = true;
+    this.isDone = true;
     const ending = endingOf(this.#finishReason, this.#usage);
     return [...this.#gatheredCalls(), this.#voice.last({ content: '' }, ending)];
   }

@@ -34,21 +34,21 @@ function tokensOfWhole(body: string): number | undefined {
 }
 
 class LinesAsTheyAre implements StreamReader {
-  #isDone = false;
+  isDone = false;
   #tokens: number | undefined;
 
   next(data: string): readonly string[] {
-    if (this.#isDone) return [];
+    if (this.isDone) return [];
     const line = saidBy(data);
     if (line.done === true) {
-      this.#isDone = true;
+      this.isDone = true;
       this.#tokens = tokensOf(line);
     }
     return [data];
   }
 
   end(): readonly string[] {
-    if (!this.#isDone) throw new MalformedReply('the stream broke off before its end');
+    if (!this.isDone) throw new MalformedReply('the stream broke off before its end');
     return [];
   }
 

@@ -66,6 +66,10 @@ class EventsAsTheyAre implements StreamReader {
     return [];
   }
 
+  get isDone(): boolean {
+    return this.#progress.isDone;
+  }
+
   get tokens(): number | undefined {
     return this.#progress.tokens;
   }

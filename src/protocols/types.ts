@@ -78,6 +78,8 @@ export interface StreamReader {
    * @throws MalformedReply when it is not complete
    */
   end(): readonly string[];
+  /** Whether the reply has said that it is complete: what follows is not looked at. */
+  readonly isDone: boolean;
   /** Actual tokens, prompt and completion, where the reply said so. */
   readonly tokens: number | undefined;
 }

@@ -26,6 +26,10 @@ export class WholeReader implements StreamReader {
     return [];
   }
 
+  get isDone(): boolean {
+    return this.#told !== undefined;
+  }
+
   get tokens(): number | undefined {
     return this.#told?.tokens;
   }

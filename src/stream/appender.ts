@@ -24,6 +24,8 @@ export interface WriterOptions {
 const toldCharacters = 64 * 1024;
 /** Characters of one entry; a longer event has one of its own. */
 const entryCharacters = 64 * 1024;
+/** How often the TTL of a stream is set, ms. */
+const expireMs = 1_000;
 /** Characters that wait to be written before the replica is read no further. */
 const waitingCharacters = 1024 * 1024;
 
@@ -85,10 +87,10 @@ export class Appender {
         told.set(channel, list);
       }
       if (entries.length === 0) continue;
-      // Should nobody end it, it goes away by itself.
-      const isFirst = entries[0]?.from === 1;
-      if (isFirst) pipeline.pexpire(streamKey, ttlMs);
-      writes.push({ writer, commands: entries.length + (isFirst ? 1 : 0) });
+      // Should nobody end it, it goes away by itself; again, should Redis have lost it meanwhile.
+      const expires = writer.mustExpire();
+      if (expires) pipeline.pexpire(streamKey, ttlMs);
+      writes.push({ writer, commands: entries.length + (expires ? 1 : 0) });
     }
     for (const [channel, list] of told) pipeline.publish(channel, `[${list.join(',')}]`);
     if (writes.length === 0) return;
@@ -120,8 +122,6 @@ function isPassing(error: Error): boolean {
 }
 
 interface Taken {
-  /** Its first event, counted from 1. */
-  readonly from: number;
   readonly at: string;
   readonly json: string;
 }
@@ -134,6 +134,7 @@ export class AnswerWriter {
   readonly options: WriterOptions;
   readonly #schedule: (writer: AnswerWriter, isUrgent: boolean) => void;
   #count = 0;
+  #expiredAt = Number.NEGATIVE_INFINITY;
   #pending: string[] = [];
   /** Taken, and not known to be in Redis. */
   #taken: Taken[] = [];
@@ -199,6 +200,14 @@ export class AnswerWriter {
     return this.#taken;
   }
 
+  /** For the appender: whether the stream's TTL is to be set, which is now and then. */
+  mustExpire(): boolean {
+    const now = performance.now();
+    if (now - this.#expiredAt < expireMs) return false;
+    this.#expiredAt = now;
+    return true;
+  }
+
   /** For the appender: how it went. */
   written(error: Error | undefined): void {
     this.#isOnItsWay = false;
@@ -220,10 +229,9 @@ export class AnswerWriter {
   #entriesOf(events: readonly string[]): Taken[] {
     let count = this.#count - events.length;
     return split(events).map((some) => {
-      const from = count + 1;
       count += some.length;
       const at = idText({ attempt: this.options.attempt, count });
-      return { from, at, json: JSON.stringify(some) };
+      return { at, json: JSON.stringify(some) };
     });
   }
 

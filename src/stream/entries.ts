@@ -40,6 +40,10 @@ export function idText(id: EventId): string {
   return `${id.attempt}-${id.count}`;
 }
 
+export function isAfter(id: EventId, other: EventId): boolean {
+  return id.attempt === other.attempt ? id.count > other.count : id.attempt > other.attempt;
+}
+
 /** Reads `2-12`; undefined for what is no id. */
 export function parseEventId(text: string): EventId | undefined {
   const parts = /^(\d{1,9})-(\d{1,15})$/.exec(text);
@@ -70,14 +74,20 @@ export async function readEntries(
   return { entries: page.map(parseEntry), isLast: page.length < pageEntries };
 }
 
-/** The answer of a request that is done, with all its events; undefined when it is not kept (any more). */
+/** Id of the last entry so far. */
+export async function lastEvent(redis: Redis, streamKey: string): Promise<EventId> {
+  const [last] = await redis.xrevrange(streamKey, '+', '-', 'COUNT', 1);
+  return (last && parseEventId(last[0])) ?? beginning;
+}
+
+/** The answer of a request that is done, with all its events; undefined when it is not kept, or not whole. */
 export async function readAnswer(redis: Redis, streamKey: string): Promise<Answer | undefined> {
   const [last] = await redis.xrevrange(streamKey, '+', '-', 'COUNT', 1);
   const end = last && parseEntry(last);
   if (!end?.answer || end.answer.body !== undefined) return end?.answer;
   const earlier = await redis.xrange(streamKey, `${end.id.attempt}-0`, `(${idText(end.id)}`);
-  const events = earlier.flatMap((entry) => parseEntry(entry).events);
-  return { ...end.answer, events: [...events, ...end.events] };
+  const events = [...earlier.flatMap((entry) => parseEntry(entry).events), ...end.events];
+  return events.length === end.id.count - 1 ? { ...end.answer, events } : undefined;
 }
 
 function parseEntry([id, [kind = '', text = '']]: [string, string[]]): Entry {

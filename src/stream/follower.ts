@@ -1,3 +1,4 @@
+import { SluiceError } from '../errors.ts';
 import type { Answer, Entry, EventId } from './entries.ts';
 import { answerEntry, beginning, parseEventId } from './entries.ts';
 import type { NodeEvent } from './subscription.ts';
@@ -64,7 +65,10 @@ export class Follower {
     return this.#last.attempt > 0;
   }
 
-  /** The next piece; after an 'end' there is none. Rejects when Redis cannot be read. One at a time. */
+  /**
+   * The next piece; after an 'end' there is none. One at a time. Rejects when Redis cannot be read.
+   * @throws SluiceError unavailable, when Redis came back without some of it
+   */
   async next(): Promise<Piece> {
     for (;;) {
       const piece = this.#queue.shift();
@@ -96,8 +100,8 @@ export class Follower {
     if (this.#end) return;
     this.#end = end;
     const id = event?.at === undefined ? undefined : parseEventId(event.at);
-    if (!this.#behind && id && event?.answer !== undefined)
-      this.#take(answerEntry(id, event.answer));
+    const entry = id && event?.answer !== undefined ? answerEntry(id, event.answer) : undefined;
+    if (!this.#behind && entry) this.#take(entry);
     else this.fallBehind();
     this.#rouse();
   }
@@ -126,7 +130,8 @@ export class Follower {
     if (!isNew && (id.attempt < this.#last.attempt || id.count <= this.#last.count)) return;
     const seen = isNew ? 0 : this.#last.count;
     const unseen = own - seen;
-    if (unseen > events.length && !isRead) {
+    if (unseen > events.length) {
+      if (isRead) throw new SluiceError('unavailable', 'Redis has lost a part of the answer');
       this.fallBehind();
       return;
     }

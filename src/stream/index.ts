@@ -9,6 +9,8 @@ export {
   type EventId,
   encodeAnswer,
   idText,
+  isAfter,
+  lastEvent,
   parseEventId,
   readAnswer,
   readEntries,

@@ -47,7 +47,7 @@ export class Subscription {
     let subscribed = false;
     redis.on('message', (from: string, text: string) => {
       if (from !== channel && !subscription.#channels.has(from)) return;
-      for (const event of parseEvents(text)) onEvent(event);
+      for (const event of parseEvents(text)) hear(event, onEvent);
     });
     redis.on('ready', () => {
       if (subscribed) onGap();
@@ -73,6 +73,15 @@ export class Subscription {
     this.#channels.delete(channel);
     await this.#redis.unsubscribe(channel);
     return true;
+  }
+}
+
+/** An event whose parts make no sense is none. */
+function hear(event: NodeEvent, onEvent: (event: NodeEvent) => void): void {
+  try {
+    onEvent(event);
+  } catch (error) {
+    if (!(error instanceof SyntaxError || error instanceof TypeError)) throw error;
   }
 }
 

@@ -1,6 +1,7 @@
 /** Idempotency-Key: the same key and body are one request, whoever repeats it and wherever. */
 import { expect, test } from 'vitest';
 import { expectRefusal } from './errors.ts';
+import { slotValues } from './policies.ts';
 import { newWorld } from './world.ts';
 
 const chat = { messages: [{ role: 'user', content: 'Why?' }] };
@@ -126,4 +127,60 @@ test('a key that is none is refused', async () => {
     await expectRefusal(refused, 'openai', refusal);
   }
   expect(world.simulator.state().started).toBe(0);
+});
+
+test('a key does not wear out: what failed many times may succeed at last', async () => {
+  const world = await newWorld({ config: { attempts: 1 } });
+  await world.simulator.setFault({ mode: 'error', count: 25 });
+  const statuses = [];
+  for (let time = 0; time < 26; time++) {
+    statuses.push((await world.post(path, chat, { headers: key('k') })).status);
+  }
+  expect(statuses).toEqual([...Array(25).fill(502), 200]);
+});
+
+test('a key is kept for as long as its request may take, and one that is refused for a minute', async () => {
+  const timeouts = { keep_job: '30s' };
+  const policies = [slotValues({ max: 1, scheduler: { max_queue_length: 0 } })];
+  const world = await newWorld({ config: { timeouts, policies } });
+  await world.simulator.setFault({ mode: 'stall', after_tokens: 1, count: 1 });
+  const controller = new AbortController();
+  const { signal } = controller;
+  const headers = { ...key('a'), 'Sluice-Timeout-Ms': '3000000' };
+  const body = { ...chat, stream: true };
+  expect((await world.post(path, body, { headers, signal })).status).toBe(200);
+  const ttls = async () => {
+    const names = await world.redis.keys(`sluice:{${world.config.domain}}:idempotency:*`);
+    const all = await Promise.all(names.map((name) => world.redis.pttl(name)));
+    return all.toSorted((one, other) => one - other);
+  };
+  expect((await ttls())[0]).toBeGreaterThan(3_000_000);
+  expect((await world.post(path, body, { headers: key('b') })).status).toBe(429);
+  const [refused = 0] = await ttls();
+  expect(refused).toBeGreaterThan(0);
+  expect(refused).toBeLessThanOrEqual(60_000);
+  controller.abort();
+  await world.idle();
+});
+
+test('a stream that began anew is repeated from the beginning of the attempt that counts', async () => {
+  const world = await newWorld({ replicas: 2, simulator: { streamTokens: 1, speed: 200 } });
+  await world.simulator.setFault({ mode: 'cut', after_tokens: 5, count: 1 });
+  const headers = key('k');
+  const body = { ...chat, stream: true };
+  const first = await (await world.post(path, body, { headers })).text();
+  expect(first).toContain('upstream_failed');
+  await world.simulator.until(({ completed, aborted }) => completed + aborted === 1);
+  await world.idle();
+  const again = await (await world.post(path, body, { headers })).text();
+  expect(again).toContain('[DONE]');
+  expect(again).not.toContain('error');
+});
+
+test('the model that /infer names is part of what is asked', async () => {
+  const world = await newWorld();
+  const headers = key('k');
+  expect((await world.get('/infer?text=Why&model=mistral', { headers })).status).toBe(200);
+  const other = await world.get('/infer?text=Why&model=mistral:latest', { headers });
+  expect(other.status).toBe(422);
 });

@@ -1,8 +1,11 @@
 /** Jobs that are followed: from the start, from the middle, by several, and through another attempt. */
-import { expect, test } from 'vitest';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { expect, onTestFinished, test } from 'vitest';
 import { streamKey } from '../../src/admission/index.ts';
 import { answerTo } from '../../src/simulator/text.ts';
 import { contentOfChunks } from '../support/events.ts';
+import { startTestRedis } from '../support/redis.ts';
 import { expectRefusal } from './errors.ts';
 import { eventually, newWorld, type World, type WorldOptions } from './world.ts';
 
@@ -207,4 +210,75 @@ test('what is no id of an event, and what is no job, is refused', async () => {
   await expectRefusal(await world.get(`/v1/jobs/${live}/stream`), 'openai', unknown);
   controller.abort();
   await waits;
+});
+
+test('an id that Redis does not know begins the answer anew, and says so', async () => {
+  const world = await streaming();
+  const id = await submit(world, chat);
+  await follow(world.url, id);
+  for (const after of ['1-999', '7-1']) {
+    const said = await follow(world.url, id, { after });
+    expect(said[0]).toMatchObject({ event: 'restart', data: { attempt: 1 } });
+    expect(contentOf(said)).toBe(text);
+  }
+  const whole = await submit(world, { ...chat, stream: false });
+  await follow(world.url, whole);
+  const said = await follow(world.url, whole, { after: '1-7' });
+  expect(said.map(({ event }) => event)).toEqual(['restart', 'answer', 'done']);
+});
+
+test('many followers of one job cost Redis little, and each hears all of it', async () => {
+  // Of its own, whose calls are counted.
+  const server = await startTestRedis();
+  onTestFinished(() => server.stop());
+  const world = await streaming({ redisUrl: server.url, simulator: { speed: 30 } });
+  const id = await submit(world, chat);
+  const before = await calls(world);
+  const all = await Promise.all(Array.from({ length: 150 }, () => follow(world.url, id)));
+  for (const said of all) expect(contentOf(said)).toBe(text);
+  expect((await calls(world)) - before).toBeLessThan(600);
+  await world.idle();
+});
+
+/** Steps that Redis has run. */
+async function calls(world: World): Promise<number> {
+  const stats = await world.redis.info('commandstats');
+  return Number(/cmdstat_fcall:calls=(\d+)/.exec(stats)?.[1] ?? 0);
+}
+
+test('a follower that leaves leaves no connection behind', async () => {
+  const world = await streaming();
+  await world.simulator.setFault({ mode: 'endless', count: 1 });
+  const id = await submit(world, chat);
+  const { hostname, port } = new URL(world.url);
+  const sockets = await Promise.all(
+    [1, 2, 3].map(async () => {
+      const socket = connect({ port: Number(port), host: hostname, allowHalfOpen: true });
+      socket.end(`GET /v1/jobs/${id}/stream HTTP/1.1\r\nHost: x\r\n\r\n`);
+      socket.resume();
+      return once(socket, 'end');
+    }),
+  );
+  expect(sockets).toHaveLength(3);
+  await world.get(`/v1/jobs/${id}`, { method: 'DELETE' });
+  await world.idle();
+});
+
+test('what Redis has lost of an answer is not passed off as whole', async () => {
+  const config = { timeouts: { flush: '5ms' } };
+  const world = await streaming({ simulator: { speed: 60 }, config });
+  const id = await submit(world, chat);
+  await follow(world.url, id);
+  const stream = streamKey(world.config.domain, id);
+  const entries = await world.redis.xrange(stream, '-', '+');
+  expect(entries.length).toBeGreaterThan(4);
+  await world.redis.xdel(stream, entries.at(-1)?.[0] ?? '');
+  const failed = { event: 'failed', data: { error: { code: 'internal' } } };
+  expect((await follow(world.url, id)).at(-1)).toMatchObject(failed);
+  await world.redis.xdel(stream, entries[1]?.[0] ?? '');
+  const response = await world.get(`/v1/jobs/${id}/stream`);
+  await expect(response.text()).rejects.toThrow();
+  const job = (await (await world.get(`/v1/jobs/${id}`)).json()) as object;
+  expect(job).toMatchObject({ state: 'done' });
+  expect(job).not.toHaveProperty('response');
 });

@@ -98,7 +98,38 @@ test("a key's labels win over the headers, and those over the body's", async () 
   const { request: second } = await world.admission.inspectRequest(other);
   expect(second?.queue).toMatch(/^mistral\/default@1\/free\//);
   for (const one of [id, other]) {
-    await world.get(`/v1/jobs/${one}`, { ...plain, method: 'DELETE' });
+    await world.get(`/v1/jobs/${one}`, { ...changed, method: 'DELETE', body: null });
   }
   await world.idle();
+});
+
+test('what one key has asked for is nothing to another, but to an admin', async () => {
+  const operator = { key: 'key-of-the-operator', admin: true };
+  const world = await newWorld({ config: { api_keys: [...apiKeys, operator] } });
+  await world.simulator.setFault({ mode: 'hang', count: 1 });
+  const own = bearer('key-without-labels');
+  const job = { path: '/api/generate', body: { prompt: 'Why?' } };
+  const answer = await world.post('/v1/jobs', job, { headers: own });
+  const { id } = (await answer.json()) as { id: string };
+  await world.simulator.until(({ started }) => started === 1);
+  const unknown = { status: 404, code: 'unknown_job' } as const;
+  const asOther = async () => {
+    const headers = bearer('key-of-the-free-tier');
+    for (const path of [`/v1/jobs/${id}`, `/v1/jobs/${id}/stream`, `/v1/requests/${id}`]) {
+      await expectRefusal(await world.get(path, { headers }), 'openai', unknown);
+    }
+    const deleted = await world.get(`/v1/jobs/${id}`, { method: 'DELETE', headers });
+    await expectRefusal(deleted, 'openai', unknown);
+  };
+  await asOther();
+  expect(world.simulator.state()).toMatchObject({ in_flight: 1 });
+  for (const headers of [own, bearer(operator.key)]) {
+    expect((await world.get(`/v1/jobs/${id}`, { headers })).status).toBe(200);
+    expect((await world.get(`/v1/requests/${id}`, { headers })).status).toBe(200);
+  }
+  await world.get(`/v1/jobs/${id}`, { method: 'DELETE', headers: own });
+  await world.idle();
+  // And when it is over.
+  await asOther();
+  expect((await world.get(`/v1/jobs/${id}`, { headers: own })).status).toBe(200);
 });
