@@ -26,7 +26,7 @@ export interface Answering {
 
 /** Answers in one piece. @throws SluiceError with the code under which the request ended */
 export async function answerWhole(answering: Answering): Promise<FastifyReply> {
-  const { open, reply, timeouts } = answering;
+  const { open, reply, timeouts, onFailure } = answering;
   return settled(answering, async () => {
     for (;;) {
       const piece = await open.next();
@@ -34,7 +34,8 @@ export async function answerWhole(answering: Answering): Promise<FastifyReply> {
       const { answer, queuedMs = 0 } = piece.end;
       if (answer?.body === undefined) throw errorOf(answering, piece.end);
       reply.header('sluice-queue-ms', String(queuedMs));
-      return sendWhole(reply, { ...answer, body: answer.body }, timeouts.slowReaderMs);
+      const whole = { ...answer, body: answer.body };
+      return sendWhole(reply, whole, timeouts.slowReaderMs, onFailure);
     }
   });
 }

@@ -13,6 +13,7 @@ export async function sendWhole(
   reply: FastifyReply,
   answer: { readonly status: number; readonly contentType: string; readonly body: string },
   slowMs: number,
+  onCut: (error: unknown) => void = () => {},
 ): Promise<FastifyReply> {
   const { status, contentType, body } = answer;
   if (body.length <= atOnceCharacters) return reply.code(status).type(contentType).send(body);
@@ -22,8 +23,7 @@ export async function sendWhole(
     'content-type': contentType,
     'content-length': Buffer.byteLength(body),
   });
-  // Nobody is left to be told when it is gone.
-  await new EventStream(reply.raw, slowMs).end([body]).catch(() => undefined);
+  await new EventStream(reply.raw, slowMs).end([body]).catch(onCut);
   return reply;
 }
 

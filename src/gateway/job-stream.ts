@@ -56,17 +56,15 @@ export async function followJob(
   const stop = () => follower.finish({ state: 'cancelled' });
   gone.addEventListener('abort', stop);
   closing.addEventListener('abort', leave);
+  let stream: EventStream | undefined;
   try {
     waiters.accepted(id);
-    const stream = openEventStream(
-      reply,
-      'text/event-stream; charset=utf-8',
-      timeouts.slowReaderMs,
-    );
+    const contentType = 'text/event-stream; charset=utf-8';
+    stream = openEventStream(reply, contentType, timeouts.slowReaderMs);
     await new JobStream(following, stream, after, from).run(() => follower.next());
-  } catch {
-    // Its client is gone, or Redis is: a client that is still there comes back.
-    reply.raw.destroy();
+  } catch (error) {
+    // Where Redis is away, a client that is still there comes back.
+    if (error instanceof SluiceError) await stream?.end([failed('failed', error)]).catch(() => {});
   } finally {
     gone.removeEventListener('abort', stop);
     closing.removeEventListener('abort', leave);
@@ -151,9 +149,7 @@ class JobStream {
       }
       said.push(event({ id: endId, name: 'done', data: { state: 'done' } }));
     } else {
-      const { code, message } = endError(end);
-      const data = { state: end.state, error: { code, message } };
-      said.push(event({ id: endId, name: 'failed', data }));
+      said.push(failed(end.state, endError(end)));
     }
     await this.#stream.end(said);
   }
@@ -173,6 +169,10 @@ class JobStream {
     this.#lastPosition = text;
     await this.#stream.write([isNews ? event({ name: 'position', data }) : ': keep-alive\n\n']);
   }
+}
+
+function failed(state: string, { code, message }: SluiceError): string {
+  return event({ id: endId, name: 'failed', data: { state, error: { code, message } } });
 }
 
 /** One event; a line break within its data begins another line of data. */
