@@ -9,7 +9,9 @@ import { runHistories } from './run.ts';
 import { themes } from './themes.ts';
 
 test('tags survive the turns of virtual time', async () => {
-  const patch = (_step: string, source: string) => {
+  const patch = (step: string, source: string) => {
+    // It has nothing to do with the order.
+    if (step === 'claim') return source;
     expect(source).toContain('2 ^ 52');
     return source.replace('2 ^ 52', '2 ^ 20');
   };
