@@ -171,8 +171,8 @@ export class Attempts {
       case 'answered':
         return { outcome: 'done', tokens: result.tokens, answer: result.answer };
       case 'refused': {
-        // Another replica of the pool may speak the client's protocol.
-        return { outcome: 'retry', code: 'invalid_request', message: result.message, tokens: 1 };
+        const { message } = result;
+        return { outcome: 'failed', code: 'invalid_request', message, tokens: 1 };
       }
       case 'failed': {
         const { message, isDown } = result;

@@ -136,20 +136,28 @@ async function stream(
 ): Promise<Exchanged> {
   const reader = plan.reader(reply.contentType);
   let size = 0;
-  try {
-    for await (const said of eventsOf(plan, reply, limits)) {
-      const events = reader.next(said);
-      if (reader.isDone) deadline.set(closeMs, 'its end did not come');
-      else if (events.length > 0) deadline.set(limits.streamIdleMs, 'no token followed');
-      for (const event of events) size += Buffer.byteLength(event);
-      if (size > limits.answerBytes) throw tooLarge(limits.answerBytes);
-      await asked.writer.write(events);
-    }
-  } catch (error) {
-    // It has said all: how its connection ends makes no difference.
-    if (!reader.isDone || !(error instanceof ReplicaFailure) || asked.signal.aborted) throw error;
+  for await (const said of untilDone(eventsOf(plan, reply, limits), reader, asked.signal)) {
+    const events = reader.next(said);
+    if (reader.isDone) deadline.set(closeMs, 'its end did not come');
+    else if (events.length > 0) deadline.set(limits.streamIdleMs, 'no token followed');
+    for (const event of events) size += Buffer.byteLength(event);
+    if (size > limits.answerBytes) throw tooLarge(limits.answerBytes);
+    await asked.writer.write(events);
   }
   return streamEnd(asked, reader);
+}
+
+/** Once a replica has said all, it makes no difference how its connection ends. */
+async function* untilDone(
+  events: AsyncIterable<string>,
+  reader: StreamReader,
+  signal: AbortSignal,
+): AsyncGenerator<string> {
+  try {
+    yield* events;
+  } catch (error) {
+    if (!reader.isDone || !(error instanceof ReplicaFailure) || signal.aborted) throw error;
+  }
 }
 
 /** What the replica says, one event after the other. */

@@ -90,8 +90,15 @@ export class EventStream {
   }
 
   async #orCut(promise: Promise<void>): Promise<void> {
-    const timer = setTimeout(() => this.#raw.destroy(), this.#slowMs);
-    await promise.finally(() => clearTimeout(timer));
+    const cut = Promise.withResolvers<void>();
+    const timer = setInterval(() => {
+      const { socket, req } = this.#raw;
+      // Without one it stands behind another answer on its connection, whose client is to be slow.
+      if (!socket && !req.socket.destroyed) return;
+      this.#raw.destroy();
+      cut.resolve();
+    }, this.#slowMs);
+    await Promise.race([promise, cut.promise]).finally(() => clearInterval(timer));
   }
 }
 

@@ -154,13 +154,16 @@ function readJobPrompt(path: unknown, body: unknown, config: Config): ParsedProm
 
 /** JSON answers as JSON, others as text; of a streamed one the list of its events. */
 function bodyOf({ contentType, body, events }: Answer): unknown {
-  if (events) return events.map((event) => JSON.parse(event) as unknown);
-  if (body === undefined || !contentType.includes('json')) return body;
+  if (events) return events.map(valueOf);
+  return body === undefined || !contentType.includes('json') ? body : valueOf(body);
+}
+
+function valueOf(text: string): unknown {
   try {
-    const value: unknown = JSON.parse(body);
+    const value: unknown = JSON.parse(text);
     // Too deep to be written again; as a text it is just as good.
-    return isDeeper(value) ? body : value;
+    return isDeeper(value) ? text : value;
   } catch {
-    return body;
+    return text;
   }
 }

@@ -80,6 +80,8 @@ class JobStream {
   readonly #stream: EventStream;
   /** The attempt whose events the client has; 0 before the first. */
   #attempt: number;
+  /** The event that it has seen, and Redis knows. */
+  readonly #seen: EventId | undefined;
   #lastPosition = '';
 
   constructor(
@@ -92,6 +94,7 @@ class JobStream {
     this.#stream = stream;
     // What it has seen and Redis does not know counts no more.
     this.#attempt = after === from ? from.attempt : after ? lost : 0;
+    this.#seen = after === from ? from : undefined;
   }
 
   async run(nextPiece: () => Promise<Piece>): Promise<void> {
@@ -140,8 +143,10 @@ class JobStream {
 
   async #tellEnd(end: End, last: EventId): Promise<void> {
     const said: string[] = [];
-    if (end.state === 'done' && end.answer) {
-      const { status, body, contentType } = end.answer;
+    // Nothing has come after what it has seen: that was the answer.
+    const hasSeenAll = this.#seen !== undefined && idText(this.#seen) === idText(last);
+    if (end.state === 'done' && (end.answer || hasSeenAll)) {
+      const { status, body, contentType } = end.answer ?? {};
       if (body !== undefined) {
         said.push(...(await this.#restarted(last)));
         const data = { status, content_type: contentType, body };
@@ -157,7 +162,7 @@ class JobStream {
   /** Where it waits, when that has changed; else a comment, which keeps the connection open. */
   async #tellPosition(): Promise<void> {
     const { id, places } = this.#following;
-    await this.#tellPlace(this.#attempt === 0 ? await places.ask(id) : undefined);
+    await this.#tellPlace(this.#attempt <= 0 ? await places.ask(id) : undefined);
   }
 
   async #tellPlace(place: Partial<Place> = {}): Promise<void> {

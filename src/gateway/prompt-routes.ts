@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
-import { SluiceError } from '../errors.ts';
 import { exchangeFor, isNative } from '../protocols/index.ts';
 import { type JsonBody, type ParsedPrompt, promptPaths, readPrompt } from './bodies.ts';
 import { readCaller, readIdempotencyKey } from './caller.ts';
@@ -59,25 +58,16 @@ export function promptRoutes(
 }
 
 /**
- * Refuses what none of the pool's replicas can be asked, before it waits for one of them.
+ * Refuses what one of the pool's replicas cannot be asked, before it waits for it: replicas of a pool
+ * stand in for each other, and which one it meets is not the client's doing.
  * @throws SluiceError invalid_request that names the field
  */
 export function checkTranslation({ client }: ParsedPrompt, config: Config): void {
   const { pool } = modelOf(client.model, config);
   const { replicas = [], template } = config.pools[pool] ?? {};
-  const protocols = new Set(replicas.map(({ protocol }) => protocol));
-  let refusal: unknown;
-  for (const protocol of protocols) {
-    if (isNative(protocol, client.path)) return;
-    try {
-      exchangeFor(client, { protocol, template });
-      return;
-    } catch (error) {
-      if (!(error instanceof SluiceError)) throw error;
-      refusal ??= error;
-    }
+  for (const protocol of new Set(replicas.map((replica) => replica.protocol))) {
+    if (!isNative(protocol, client.path)) exchangeFor(client, { protocol, template });
   }
-  if (refusal) throw refusal;
 }
 
 /**

@@ -152,6 +152,7 @@ export class Prompts {
         if (!key) return { submitted, follower };
         if (!cameToNothing(submitted.result)) {
           await this.#keys.keep(key, submitted.longestMs);
+          if (follower && submitted.result.status === 'known') await this.#catchUp(id, follower);
           return { submitted, follower };
         }
       } catch (error) {
@@ -168,6 +169,12 @@ export class Prompts {
     throw new SluiceError('unavailable', 'the requests of this Idempotency-Key keep failing', {
       retryAfterMs: 1_000,
     });
+  }
+
+  /** A repeat hears of the attempt that counts, not of one before it that broke off. */
+  async #catchUp(id: string, follower: Follower): Promise<void> {
+    const { request } = await this.#admission.inspectRequest(id);
+    if (request?.attempt !== undefined) follower.startAt(request.attempt);
   }
 
   async #submit(prompt: Prompt, id: string, owner: string | undefined): Promise<Submitted> {

@@ -98,12 +98,21 @@ export class Follower {
   /** It has ended. `event`: as it was published, when that was heard. */
   finish(end: End, event?: NodeEvent): void {
     if (this.#end) return;
-    this.#end = end;
     const id = event?.at === undefined ? undefined : parseEventId(event.at);
     const entry = id && event?.answer !== undefined ? answerEntry(id, event.answer) : undefined;
+    this.#end = end;
     if (!this.#behind && entry) this.#take(entry);
     else this.fallBehind();
     this.#rouse();
+  }
+
+  /** What attempts before this one have said counts no more. Only before anything was handed out. */
+  startAt(attempt: number): void {
+    if (attempt <= this.#last.attempt) return;
+    this.#queue.length = 0;
+    this.#queued = 0;
+    this.#last = { attempt, count: 0 };
+    this.fallBehind();
   }
 
   /** Messages may have been lost: goes on from what is in Redis. */

@@ -225,6 +225,8 @@ test('an id that Redis does not know begins the answer anew, and says so', async
   await follow(world.url, whole);
   const said = await follow(world.url, whole, { after: '1-7' });
   expect(said.map(({ event }) => event)).toEqual(['restart', 'answer', 'done']);
+  const rest = await follow(world.url, whole, { after: '1-1' });
+  expect(rest.map(({ event }) => event)).toEqual(['done']);
 });
 
 test('many followers of one job cost Redis little, and each hears all of it', async () => {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
+import { streamKey } from '../../src/admission/index.ts';
 import { contentOf } from '../support/events.ts';
 import { expectRefusal } from './errors.ts';
 import { newWorld, type World, type WorldOptions } from './world.ts';
@@ -10,7 +11,11 @@ import { newWorld, type World, type WorldOptions } from './world.ts';
 type Reply = (response: ServerResponse, request: IncomingMessage) => void;
 
 /** A replica that answers each prompt with the next of `replies`, the last one again and again. */
-async function replying(replies: readonly Reply[], options: WorldOptions = {}): Promise<World> {
+async function replying(
+  replies: readonly Reply[],
+  options: WorldOptions = {},
+  protocol = 'openai',
+): Promise<World> {
   let asked = 0;
   const server = createServer((request, response) => {
     request.resume();
@@ -27,7 +32,7 @@ async function replying(replies: readonly Reply[], options: WorldOptions = {}): 
     server.close();
   });
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  const replicas = [1, 2, 3].map((number) => ({ id: `r${number}`, url, protocol: 'openai' }));
+  const replicas = [1, 2, 3].map((number) => ({ id: `r${number}`, url, protocol }));
   return newWorld({
     ...options,
     config: {
@@ -116,25 +121,68 @@ test("a replica's error reaches its client, however odd it is, and no log", asyn
   }
 });
 
-test('in a pool of two protocols a prompt goes to a replica that can take it', async () => {
-  const config = (openai: string, ollama: string) => ({
-    pools: {
-      mixed: {
-        replicas: [
-          { id: 'a', url: openai, protocol: 'ray' },
-          { id: 'b', url: ollama, protocol: 'ollama' },
-        ],
-      },
+test('in a pool of two protocols only what both can take is taken, wherever it would have gone', async () => {
+  const other = await newWorld({ worker: false });
+  const { url } = other.simulator;
+  const replicas = ['ray', 'ollama'].map((protocol) => ({ id: protocol, url, protocol }));
+  const models = { mistral: { pool: 'mixed', control_point: 'mistral-prompt' } };
+  const world = await newWorld({ config: { pools: { mixed: { replicas } }, models } });
+  for (let time = 0; time < 4; time++) {
+    const refused = await world.post(path, { ...chat, max_tokens: 5 });
+    const refusal = { status: 400, code: 'invalid_request', param: 'max_tokens' } as const;
+    await expectRefusal(refused, 'openai', refusal);
+    expect((await world.post(path, chat)).status).toBe(200);
+  }
+  await world.idle();
+});
+
+test('an answer that is too long is none, also when it is its last event that is too long', async () => {
+  const limits = { answer_bytes: 1_024 };
+  const last = chunk('x'.repeat(2_000), 'stop');
+  const replies = [events(chunk('Be'), last, 'data: [DONE]\n\n')];
+  const world = await replying(replies, { config: { limits } });
+  const text = await (await world.post(path, { ...chat, stream: true })).text();
+  expect(text).toContain('larger than 1024 bytes');
+  expect(text).not.toContain('[DONE]');
+  const ray: Reply = (response) => {
+    response.setHeader('content-type', 'text/plain');
+    response.end('"'.repeat(900));
+  };
+  const rayWorld = await replying([ray], { config: { limits } }, 'ray');
+  const answer = await rayWorld.post(path, { ...chat, stream: true });
+  await expectRefusal(answer, 'openai', { status: 502, code: 'upstream_failed' });
+  await rayWorld.idle();
+});
+
+test('a repeat under a key hears of the attempt that counts, not of the one that broke off', async () => {
+  const [broken, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const world = await replying([
+    (response, request) => {
+      events(chunk('old'))(response, request);
+      void broken.promise.then(() => response.destroy());
     },
-    models: { mistral: { pool: 'mixed', control_point: 'mistral-prompt' } },
-  });
-  const first = await newWorld({ worker: false });
-  const world = await newWorld({ config: config(first.simulator.url, first.simulator.url) });
-  const body = { ...chat, max_tokens: 5 };
-  const answers = await Promise.all([1, 2, 3, 4].map(() => world.post(path, body)));
-  expect(answers.map(({ status }) => status)).toEqual([200, 200, 200, 200]);
-  const refused = await world.post('/api/embed', { input: 'x', truncate: 5 });
-  expect(refused.status).toBe(200);
+    (response, request) =>
+      void released.promise.then(() =>
+        events(chunk('new', 'stop'), 'data: [DONE]\n\n')(response, request),
+      ),
+  ]);
+  const init = { headers: { 'Idempotency-Key': 'k' } };
+  const first = await world.post(path, { ...chat, stream: true }, init);
+  const id = first.headers.get('sluice-request-id') ?? '';
+  // Whoever follows it keeps it running when the first client has gone.
+  const following = await world.get(`/v1/jobs/${id}/stream`);
+  broken.resolve();
+  expect(await first.text()).toContain('upstream_failed');
+  await expect
+    .poll(async () => (await world.admission.inspectRequest(id)).request, { timeout: 10_000 })
+    .toMatchObject({ state: 'running', attempt: 2 });
+  const repeated = world.post(path, { ...chat, stream: true }, init);
+  await expect
+    .poll(async () => (await world.redis.pubsub('NUMSUB', streamKey(world.config.domain, id)))[1])
+    .toBe(1);
+  released.resolve();
+  expect(contentOf(await (await repeated).text())).toBe('new');
+  expect(await following.text()).toContain('event: restart');
   await world.idle();
 });
 
