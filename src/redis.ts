@@ -1,4 +1,3 @@
-import type { Writable } from 'node:stream';
 import { Redis } from 'ioredis';
 import { SluiceError } from './errors.ts';
 
@@ -34,30 +33,12 @@ export async function connectRedis(url: string, use: ConnectionUse, name: string
     const message = `cannot reach Redis at ${new URL(url).host}${reason}`;
     reject(new SluiceError('unavailable', message, { cause: last }));
   }, startTimeoutMs);
-  redis.on('connect', () => joinWrites(redis.stream));
   redis.once('ready', resolve);
   redis.connect().catch(() => {
     // Tried again by the strategy above until the timer ends it.
   });
   await promise.finally(() => clearTimeout(timer));
   return redis;
-}
-
-/** What is written in one turn of the event loop leaves together: a system call each costs more. */
-function joinWrites(stream: Writable): void {
-  const write = stream.write.bind(stream);
-  let isOpen = false;
-  stream.write = ((...args: Parameters<typeof write>) => {
-    if (!isOpen) {
-      isOpen = true;
-      stream.cork();
-      setImmediate(() => {
-        isOpen = false;
-        stream.uncork();
-      });
-    }
-    return write(...args);
-  }) as typeof stream.write;
 }
 
 /** What a server must be to keep the promises: scripts' effects in order, and no key ever evicted. */
