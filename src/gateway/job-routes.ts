@@ -154,11 +154,11 @@ function readJobPrompt(path: unknown, body: unknown, config: Config): ParsedProm
 
 /** JSON answers as JSON, others as text; of a streamed one the list of its events. */
 function bodyOf({ contentType, body, events }: Answer): unknown {
-  if (events) return events.map(valueOf);
-  return body === undefined || !contentType.includes('json') ? body : valueOf(body);
+  if (events) return events.map(jsonOrText);
+  return body === undefined || !contentType.includes('json') ? body : jsonOrText(body);
 }
 
-function valueOf(text: string): unknown {
+function jsonOrText(text: string): unknown {
   try {
     const value: unknown = JSON.parse(text);
     // Too deep to be written again; as a text it is just as good.
