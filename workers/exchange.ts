@@ -17,7 +17,13 @@ import {
   splitter,
   type Target,
 } from '../src/protocols/index.ts';
-import { type Answer, type AnswerWriter, type EventId, encodeAnswer } from '../src/stream/index.ts';
+import {
+  type Answer,
+  type AnswerWriter,
+  type EventId,
+  encodeAnswer,
+  idText,
+} from '../src/stream/index.ts';
 
 /** What is asked of one replica, and where its answer goes. */
 export interface Asked {
@@ -194,7 +200,7 @@ function answered(asked: Asked, answer: Answer, tokens: number | undefined): Exc
 }
 
 function encoded(answer: Answer, at: EventId): { text: string; at: string } {
-  return { text: encodeAnswer(answer), at: `${at.attempt}-${at.count}` };
+  return { text: encodeAnswer(answer), at: idText(at) };
 }
 
 /** A signal that aborts with another, or when its time is over. */

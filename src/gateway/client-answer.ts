@@ -131,12 +131,13 @@ class StreamedAnswer {
   }
 
   async #end(end: End): Promise<FastifyReply> {
-    const { reply, path } = this.#answering;
+    const { reply, path, timeouts, onFailure } = this.#answering;
     const { answer } = end;
     if (!answer) throw errorOf(this.#answering, end);
     if (answer.body !== undefined && !this.#stream) {
-      reply.header('sluice-queue-ms', String(end.queuedMs ?? 0)).code(answer.status);
-      return reply.type(answer.contentType).send(answer.body);
+      reply.header('sluice-queue-ms', String(end.queuedMs ?? 0));
+      const whole = { ...answer, body: answer.body };
+      return sendWhole(reply, whole, timeouts.slowReaderMs, onFailure);
     }
     this.#queuedMs ??= end.queuedMs;
     const framing = framingFor(path);

@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { type Admission, parseId, type RequestView } from '../admission/index.ts';
+import type { Admission } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { validateLabels } from '../policy/index.ts';
@@ -8,11 +8,11 @@ import { asObject, isDeeper, type JsonBody, type ParsedPrompt, readPrompt } from
 import { readCaller, readControlPoint, readIdempotencyKey, readTimeout } from './caller.ts';
 import { sendWhole } from './event-stream.ts';
 import { followJob, readLastEventId } from './job-stream.ts';
+import { readOwnRequest } from './own-request.ts';
 import type { Places } from './places.ts';
 import { checkTranslation, clientGone } from './prompt-routes.ts';
 import type { Prompts } from './prompts.ts';
 import { endError } from './rejections.ts';
-import { keyOf } from './rekeyer.ts';
 import type { Waiters } from './waiters.ts';
 
 /** Prompts that are fetched later. They outlive the client and the gateway. */
@@ -111,22 +111,6 @@ export function jobRoutes(
   const readOwn = (request: FastifyRequest, id: string) => {
     return readOwnRequest(request, id, config, admission);
   };
-}
-
-/**
- * A request as its caller may see it: that of another API key is as good as none, unless by an admin's.
- * @throws SluiceError unknown_job
- */
-export async function readOwnRequest(
-  request: FastifyRequest,
-  id: string,
-  config: Config,
-  admission: Admission,
-): Promise<RequestView> {
-  const view = parseId(id)?.domain === config.domain ? await admission.inspectRequest(id) : {};
-  const found = view.request ?? view.ended;
-  if (found && (request.isAdmin || keyOf(found.labels) === request.keyId)) return view;
-  throw new SluiceError('unknown_job', 'there is no such job, or its answer is no longer kept');
 }
 
 function readJob(given: unknown, config: Config) {

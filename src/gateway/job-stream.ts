@@ -2,6 +2,7 @@ import type { FastifyReply } from 'fastify';
 import type { Place, RequestView } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
+import { serverSentEvents } from '../protocols/index.ts';
 import { type End, type EventId, idText, type Piece, parseEventId } from '../stream/index.ts';
 import { type EventStream, openEventStream } from './event-stream.ts';
 import { Pending } from './pending.ts';
@@ -59,8 +60,7 @@ export async function followJob(
   let stream: EventStream | undefined;
   try {
     waiters.accepted(id);
-    const contentType = 'text/event-stream; charset=utf-8';
-    stream = openEventStream(reply, contentType, timeouts.slowReaderMs);
+    stream = openEventStream(reply, serverSentEvents.contentType, timeouts.slowReaderMs);
     await new JobStream(following, stream, after, from).run(() => follower.next());
   } catch (error) {
     // Where Redis is away, a client that is still there comes back.
@@ -126,7 +126,7 @@ class JobStream {
   }
 
   async #tellEvents(texts: readonly string[], last: EventId): Promise<void> {
-    const said = await this.#restarted(last);
+    const said = this.#restarted(last);
     const first = last.count - texts.length + 1;
     for (const [index, data] of texts.entries()) {
       const id = idText({ attempt: last.attempt, count: first + index });
@@ -135,7 +135,7 @@ class JobStream {
     await this.#stream.write(said);
   }
 
-  async #restarted({ attempt }: EventId): Promise<string[]> {
+  #restarted({ attempt }: EventId): string[] {
     const isAnother = this.#attempt !== 0 && attempt !== this.#attempt;
     this.#attempt = attempt;
     return isAnother ? [event({ name: 'restart', data: { attempt } })] : [];
@@ -148,7 +148,7 @@ class JobStream {
     if (end.state === 'done' && (end.answer || hasSeenAll)) {
       const { status, body, contentType } = end.answer ?? {};
       if (body !== undefined) {
-        said.push(...(await this.#restarted(last)));
+        said.push(...this.#restarted(last));
         const data = { status, content_type: contentType, body };
         said.push(event({ id: idText(last), name: 'answer', data }));
       }
@@ -167,12 +167,13 @@ class JobStream {
 
   async #tellPlace(place: Partial<Place> = {}): Promise<void> {
     const { position, ahead, estimated_start_ms } = place;
-    if (position === undefined) return await this.#stream.write([': keep-alive\n\n']);
+    const nothingNew = serverSentEvents.keepAlive('keep-alive');
+    if (position === undefined) return await this.#stream.write([nothingNew]);
     const data = { state: 'waiting', position, ahead, estimated_start_ms };
     const text = JSON.stringify(data);
     const isNews = text !== this.#lastPosition;
     this.#lastPosition = text;
-    await this.#stream.write([isNews ? event({ name: 'position', data }) : ': keep-alive\n\n']);
+    await this.#stream.write([isNews ? event({ name: 'position', data }) : nothingNew]);
   }
 }
 
@@ -180,7 +181,7 @@ function failed(state: string, { code, message }: SluiceError): string {
   return event({ id: endId, name: 'failed', data: { state, error: { code, message } } });
 }
 
-/** One event; a line break within its data begins another line of data. */
+/** One event, with its id and name before its data. */
 function event(parts: {
   readonly id?: string;
   readonly name?: string;
@@ -188,8 +189,6 @@ function event(parts: {
   readonly text?: string;
 }): string {
   const { id, name, data, text = JSON.stringify(data) } = parts;
-  const lines = text.split(/\r?\n/).map((line) => `data: ${line}`);
-  if (name !== undefined) lines.unshift(`event: ${name}`);
-  if (id !== undefined) lines.unshift(`id: ${id}`);
-  return `${lines.join('\n')}\n\n`;
+  const before = `${id === undefined ? '' : `id: ${id}\n`}${name === undefined ? '' : `event: ${name}\n`}`;
+  return `${before}${serverSentEvents.event(text)}`;
 }

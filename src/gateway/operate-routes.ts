@@ -3,7 +3,7 @@ import type { Redis } from 'ioredis';
 import type { Admission } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
-import { readOwnRequest } from './job-routes.ts';
+import { readOwnRequest } from './own-request.ts';
 import { knownControlPoints, type PolicyBook } from './policy-book.ts';
 import { queueView, requestView } from './views.ts';
 

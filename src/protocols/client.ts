@@ -20,7 +20,7 @@ export function framingFor(path: string): ClientFraming {
   return path.startsWith('/api/') ? lines : serverSentEvents;
 }
 
-const serverSentEvents: ClientFraming = {
+export const serverSentEvents: ClientFraming = {
   contentType: 'text/event-stream; charset=utf-8',
   // A line break ends a field; a JSON text may hold some as white space.
   event: (text) =>

@@ -3,7 +3,7 @@
  * any replica. Pure; it neither sends nor receives.
  */
 
-export { type ClientFraming, framingFor } from './client.ts';
+export { type ClientFraming, framingFor, serverSentEvents } from './client.ts';
 export { decodePrompt, encodePrompt } from './envelope.ts';
 export { exchangeFor, isNative } from './exchange.ts';
 export { type Splitter, splitter } from './framing.ts';

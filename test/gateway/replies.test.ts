@@ -1,7 +1,7 @@
 /** Replies that no good replica gives: each is a clear error to its one client, and frees its slot. */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { expect, onTestFinished, test } from 'vitest';
 import { contentOf } from '../support/events.ts';
 import { expectRefusal } from './errors.ts';
@@ -188,14 +188,7 @@ test('a client that takes nothing of a long answer in one piece is cut off', asy
   const long = JSON.stringify({ ...JSON.parse(whole), more: 'x'.repeat(12_000_000) });
   const timeouts = { slow_reader: '200ms' };
   const world = await replying([(response) => void response.end(long)], { config: { timeouts } });
-  const { hostname, port } = new URL(world.url);
-  const socket = connect(Number(port), hostname);
-  onTestFinished(() => void socket.destroy());
-  await once(socket, 'connect');
-  socket.pause();
-  const text = JSON.stringify(chat);
-  const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: ${text.length}\r\n`;
-  socket.write(`${head}\r\n${text}`);
+  const socket = await world.unread(path, chat);
   await world.logged('cancelled');
   const end = once(socket, 'close');
   let bytes = 0;

@@ -1,7 +1,6 @@
 /** Streams through gateway, Redis and worker: what a client hears, and how each of them ends. */
 import { once } from 'node:events';
-import { connect, type Socket } from 'node:net';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { streamKey } from '../../src/admission/index.ts';
 import { answerTo } from '../../src/simulator/text.ts';
 import { contentOf, dataOf } from '../support/events.ts';
@@ -257,25 +256,12 @@ test("a replica's odd headers stay with it", async () => {
   }
 });
 
-/** A client that sends its request and reads nothing. */
-async function openWithoutReading(world: World, body: object): Promise<Socket> {
-  const { hostname, port } = new URL(world.url);
-  const socket = connect(Number(port), hostname);
-  onTestFinished(() => void socket.destroy());
-  await once(socket, 'connect');
-  socket.pause();
-  const text = JSON.stringify(body);
-  const head = `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: ${text.length}\r\n`;
-  socket.write(`${head}\r\n${text}`);
-  return socket;
-}
-
 test('a client that reads nothing is cut off, and what it asked for is over', async () => {
   const config = { timeouts: { slow_reader: '300ms' } };
   // More than the buffers of the system take.
   const long = { answerTokens: { min: 60_000, max: 60_000 } };
   const world = await streaming({ config, simulator: long });
-  const socket = await openWithoutReading(world, chat());
+  const socket = await world.unread('/v1/chat/completions', chat());
   await world.logged('cancelled');
   await world.idle();
   const end = once(socket, 'close');
@@ -285,7 +271,7 @@ test('a client that reads nothing is cut off, and what it asked for is over', as
 
 test('a client that reads late gets all of it', async () => {
   const world = await streaming({ simulator: { answerTokens: { min: 30_000, max: 30_000 } } });
-  const socket = await openWithoutReading(world, { ...chat(), max_tokens: 30_000 });
+  const socket = await world.unread('/v1/chat/completions', { ...chat(), max_tokens: 30_000 });
   await world.simulator.until(({ completed }) => completed === 1);
   await world.idle();
   let text = '';

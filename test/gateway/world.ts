@@ -1,6 +1,7 @@
 /** A gateway, a worker and simulated replicas on the test Redis, in a domain and a pool of their own. */
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
@@ -54,6 +55,8 @@ export interface World {
   get(path: string, init?: RequestInit): Promise<Response>;
   /** Sends bytes as they are and returns all that comes back until the connection ends. */
   raw(bytes: string | Buffer): Promise<string>;
+  /** The connection of a client that has sent this and reads nothing, until it is resumed. */
+  unread(path: string, body: object): Promise<Socket>;
   stopGateway(graceMs?: number): Promise<void>;
   /** Another gateway of the cluster, with other fields in its config file. Returns its URL. */
   startAnother(fields?: object): Promise<string>;
@@ -121,6 +124,7 @@ export async function newWorld(
       }),
     get: (path, init = {}) => fetch(`${gateway.url}${path}`, init),
     raw: (bytes) => exchange(gateway.url, bytes),
+    unread: (path, body) => sendUnread(gateway.url, path, body),
     stopGateway: (graceMs = 0) => gateway.stop(graceMs),
     startAnother: async (more = {}) => {
       const another = await startGateway(await configOf({ ...fields, ...more }), redisUrl, log);
@@ -195,4 +199,16 @@ function exchange(url: string, bytes: string | Buffer): Promise<string> {
     socket.on('error', reject);
     socket.on('close', () => resolve(answer));
   });
+}
+
+async function sendUnread(url: string, path: string, body: object): Promise<Socket> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  onTestFinished(() => void socket.destroy());
+  await once(socket, 'connect');
+  socket.pause();
+  const text = JSON.stringify(body);
+  const head = `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: ${text.length}\r\n`;
+  socket.write(`${head}\r\n${text}`);
+  return socket;
 }

@@ -7,6 +7,7 @@ import {
   encodeAnswer,
   Follower,
   idText,
+  isAfter,
   type NodeEvent,
 } from '../../src/stream/index.ts';
 
@@ -33,10 +34,6 @@ class Stream {
     this.entries.push({ id, events, answer });
     return { id: 'x', state: 'done', at: idText(id), answer: encodeAnswer(answer) };
   }
-}
-
-function isAfter(id: EventId, after: EventId): boolean {
-  return id.attempt === after.attempt ? id.count > after.count : id.attempt > after.attempt;
 }
 
 /** Everything it gives until the end, with the ids that its clients would see. */
