@@ -5,8 +5,9 @@ KEYS, ARGV: see lib/step.lua.
 args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of all bodies),
   waiting_limit (requests); items, each a list of id, id_time (ms, when the id was made), version (of
   the policies the schedule was computed with), length_limit and workload_length_limit (requests that
-  may wait at its control point, in its workload; -1 for no limit), text (the first line of its
-  record, see lib/records.lua), and words of that line: queue_length (characters of its queue), cost,
+  may wait at its control point, in its workload; -1 for no limit), refusing (those of its limiters that
+  refuse who finds them full, with commas between), text (the first line of its record, see
+  lib/records.lua), and words of that line: queue_length (characters of its queue), cost,
   timeout_ms, max_inflight_ms, job, pool, owner, rates.
 From ARGV[4] on: for each item what the replica is sent, '' for nothing.
 result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
@@ -50,6 +51,16 @@ local function check_buckets(request)
   return nil
 end
 
+-- For a limit that lets nobody wait and has no unit left, an answer of reject.
+local function check_refusing(request, refusing)
+  for name in refusing:gmatch('[^,]+') do
+    if not limiters.is_open(name) then
+      return reject('rate_limited', estimate.wait_ms(request.queue, request.cost, 1, 1), name)
+    end
+  end
+  return nil
+end
+
 -- Where nobody may wait, one that can go at once is welcome.
 local function over(limit, length, request)
   return limit >= 0 and length >= limit and (limit > 0 or not may_pass(request))
@@ -73,7 +84,7 @@ end
 local ADMITTED = { status = 'accepted', state = 'admitted' }
 
 local function submit(item, request, body)
-  local id, id_time, version_used, length_limit, workload_length_limit = unpack(item, 1, 5)
+  local id, id_time, version_used, length_limit, workload_length_limit, refusing = unpack(item, 1, 6)
   local live = requests.load(id)
   if live then
     return { status = 'known', state = live.state }
@@ -99,7 +110,7 @@ local function submit(item, request, body)
   if full_limit then
     return reject('queue_full', estimate.wait_ms(queue, request.cost, 1, 1), full_limit)
   end
-  local refusal = check_buckets(request)
+  local refusal = check_refusing(request, refusing) or check_buckets(request)
   if refusal then
     return refusal
   end
@@ -126,7 +137,7 @@ end
 local list, ids, job_ids, queues, paths_used, names = {}, {}, {}, {}, {}, {}
 for i, item in ipairs(args.items) do
   local id = item[1]
-  local request = requests.new(id, unpack(item, 6))
+  local request = requests.new(id, unpack(item, 7))
   list[i], ids[i], queues[i] = request, id, request.queue
   if request.job then
     job_ids[#job_ids + 1] = id

@@ -37,17 +37,19 @@ local function on_time(request)
     requests.finish(request, {
       state = 'expired', code = 'expired', message = 'ran longer than the max inflight duration',
     })
-  elseif state == 'admitted' and is_frozen() then
+  elseif state == 'admitted' and request.pool and is_frozen() then
     -- Its queue is about to change.
     requests.set_timer(request, now_ms + settings.begin_ms)
-  elseif state == 'admitted' then
+  elseif state == 'admitted' and request.pool then
     requests.put_back(request)
   elseif now_ms < grace_until then
     request.lease_until = grace_until
     requests.save(request)
     requests.set_timer(request, math.min(request.lease_until, request.end_by))
-  else
+  elseif request.pool then
     requests.retry(request, 'upstream_failed', 'its workers stopped answering')
+  else
+    requests.finish(request, { state = 'expired', code = 'expired', message = 'its heartbeat stopped' })
   end
 end
 

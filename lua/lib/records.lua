@@ -2,7 +2,7 @@
 --   queue cost timeout_ms max_inflight_ms owner control_point labels   as submitted; of a prompt, a job
 --     or one with rate limits followed by job pool rates
 --   sequence created_at, and once it is admitted admitted_at
---   {JSON}: what prompts and requests with a body have besides, as far as it is set
+--   {JSON}: what prompts, requests with a body and flows with heartbeats have besides, as far as it is set
 -- '.' stands for none. Which hash it is in and whether it has a token tell its state.
 local requests = {}
 local live, bodies
@@ -137,7 +137,7 @@ function save(request)
 end
 requests.save = save
 
--- Its gateway is gone: nobody is told of it any more, and a sweep finds it once.
+-- Its gateway is gone, or has done its part: nobody is told of it any more, and it does not end with it.
 function requests.disown(request)
   request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+) %S+', '%1 .', 1)
   request.owner = nil
@@ -149,7 +149,7 @@ function encode(request)
   if request.admitted_at then
     record = record .. ' ' .. request.admitted_at
   end
-  if request.pool or request.bytes then
+  if request.pool or request.bytes or request.lease_until then
     local rest = {}
     for _, field in ipairs(MORE_FIELDS) do
       rest[field] = request[field]

@@ -1,6 +1,6 @@
 -- The moves of a request's life. Each live request has one timer at most:
 --   waiting: its deadline; none is needed behind one in its queue whose deadline is not later.
---   admitted: begin_by, a flow: end_by. running: the sooner of lease_until and end_by.
+--   admitted: begin_by. running, and a flow: the sooner of lease_until and end_by.
 -- Each end goes through requests.finish, so a request ends once and leaves nothing behind.
 
 -- private

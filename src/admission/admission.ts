@@ -14,6 +14,7 @@ import type {
   DomainView,
   EndedRecord,
   FinishResult,
+  FlowKeeper,
   Holder,
   LiveRequest,
   Member,
@@ -22,6 +23,7 @@ import type {
   PolicyRecord,
   RekeyResult,
   RemoveResult,
+  Renewed,
   RenewResult,
   ReplicaRecord,
   RequestRecord,
@@ -33,9 +35,11 @@ import type {
 } from './types.ts';
 import {
   policyText,
+  readableDomain,
   readableEnd,
   readableRequest,
   type Stored,
+  type StoredDomain,
   settingsText,
   submitItem,
 } from './wire.ts';
@@ -89,6 +93,7 @@ export class Admission {
   readonly #submits: Batch<Submitting, SubmitResult>;
   readonly #begins: Batch<Holder & { readonly worker: string }, BeginResult>;
   readonly #finishes: Batch<Finishing, FinishResult>;
+  readonly #keeps: Batch<FlowKeeper, Renewed>;
   readonly #cancels: Batch<{ readonly id: string; readonly message: string }, CancelResult>;
   #clockOffsetMs = 0;
   #someWait = false;
@@ -111,6 +116,7 @@ export class Admission {
       items: ends,
       bytesOf: answerBytes,
     });
+    this.#keeps = new Batch((list) => this.#renew(list), { items: arrivals });
     this.#cancels = new Batch((list) => this.#step('cancel', { items: list }), { items: ends });
   }
 
@@ -136,9 +142,12 @@ export class Admission {
 
   /** The heartbeat of everything that a worker runs. */
   async renew(holders: readonly Holder[]): Promise<RenewResult> {
-    if (holders.length === 0) return { items: [] };
-    const args = { items: holders, heartbeat_ms: this.#settings.heartbeatMs };
-    return { items: await this.#step('renew', args) };
+    return { items: holders.length === 0 ? [] : await this.#renew(holders) };
+  }
+
+  /** A flow's caller knows that it was admitted, or is still at it. */
+  keepFlow(keeper: FlowKeeper): Promise<Renewed> {
+    return this.#keeps.add(keeper);
   }
 
   /** A holder is done: of a prompt with its attempt and token, of a flow with its id alone. */
@@ -276,36 +285,8 @@ export class Admission {
 
   /** `controlPoints`: those whose lengths are asked for. */
   async inspectDomain(controlPoints: readonly string[] = []): Promise<DomainView> {
-    type Pairs = readonly (readonly [string, string])[] | Record<string, never>;
-    const stored = await this.#step<{
-      limits: Pairs;
-      in_flight: Pairs;
-      nodes: DomainView['nodes'];
-      waiting: number;
-      lengths: Pairs;
-      live: number;
-      body_bytes: number;
-      replicas: Pairs;
-      members: Pairs;
-    }>('inspect', { what: 'domain', control_points: controlPoints.map(word) });
-    // cjson writes an empty list as {}.
-    const list = (pairs: Pairs) => (Array.isArray(pairs) ? pairs : []) as [string, string][];
-    const numbers = (pairs: Pairs) =>
-      Object.fromEntries(list(pairs).map(([name, value]) => [name, Number(value)]));
-    return {
-      // Buckets are told by their policies.
-      limits: numbers(list(stored.limits).filter(([, value]) => !value.startsWith('bucket'))),
-      lengths: new Map(
-        list(stored.lengths).map(([name, value]) => [decodeURIComponent(name), Number(value)]),
-      ),
-      inFlight: numbers(stored.in_flight),
-      nodes: stored.nodes,
-      waiting: stored.waiting,
-      live: stored.live,
-      bodyBytes: stored.body_bytes,
-      replicas: list(stored.replicas).map(([id, text]) => ({ ...JSON.parse(text), id })),
-      members: list(stored.members).map(([id, text]) => ({ ...JSON.parse(text), id })),
-    };
+    const args = { what: 'domain', control_points: controlPoints.map(word) };
+    return readableDomain(await this.#step<StoredDomain>('inspect', args));
   }
 
   /** BullMQ has these attempts: they need not be offered again. */
@@ -329,6 +310,10 @@ export class Admission {
 
   #begin(items: readonly (Holder & { readonly worker: string })[]): Promise<BeginResult[]> {
     return this.#step('begin', { items, heartbeat_ms: this.#settings.heartbeatMs });
+  }
+
+  #renew(items: readonly (Holder | FlowKeeper)[]): Promise<Renewed[]> {
+    return this.#step('renew', { items, heartbeat_ms: this.#settings.heartbeatMs });
   }
 
   #finish(list: readonly Finishing[]): Promise<FinishResult[]> {

@@ -64,6 +64,8 @@ export interface Submission {
   readonly job?: boolean | undefined;
   /** Drawn from rate limits when it arrives; given back if it is never admitted. */
   readonly rates?: readonly { readonly limiter: string; readonly tokens: number }[] | undefined;
+  /** Those of its limiters that refuse who finds them full, in place of letting it wait. */
+  readonly refusing?: readonly string[] | undefined;
   /** Requests that may wait where it would: at its control point, in its workload. */
   readonly queueLimits?:
     | { readonly controlPoint?: number | undefined; readonly workload?: number | undefined }
@@ -91,7 +93,7 @@ export type SubmitResult =
         | 'stale_id'
         | 'rate_limited'
         | 'over_capacity';
-      /** Exact for 'rate_limited', else an estimate. */
+      /** Exact for 'rate_limited' by a bucket, else an estimate. */
       readonly retry_after_ms?: number;
       /**
        * Whose limit it was, for 'rate_limited' and 'over_capacity'; for 'queue_full' what is full:
@@ -121,6 +123,12 @@ export interface Holder {
   readonly token: string;
 }
 
+/** Who keeps a flow: its caller. With `heartbeat` it ends unless there is another one in time. */
+export interface FlowKeeper {
+  readonly id: string;
+  readonly heartbeat: boolean;
+}
+
 export type BeginResult =
   | {
       readonly status: 'run';
@@ -137,11 +145,15 @@ export type BeginResult =
   | { readonly status: 'stale'; readonly state: RequestState | 'unknown' }
   | { readonly status: 'put_back' };
 
+export interface Renewed {
+  readonly id: string;
+  readonly status: 'kept' | 'abort' | 'lost';
+  /** Of a flow that is kept: for how long, ms. */
+  readonly lease_ms?: number;
+}
+
 export interface RenewResult {
-  readonly items: readonly {
-    readonly id: string;
-    readonly status: 'kept' | 'abort' | 'lost';
-  }[];
+  readonly items: readonly Renewed[];
 }
 
 export interface Outcome {

@@ -1,7 +1,13 @@
 /** What goes to the steps and comes back, in the form that they keep. */
 import { parseId } from './ids.ts';
 import { labelsText, none, readLabels, word } from './text.ts';
-import type { AdmissionSettings, EndedRecord, PolicyRecord, Submission } from './types.ts';
+import type {
+  AdmissionSettings,
+  DomainView,
+  EndedRecord,
+  PolicyRecord,
+  Submission,
+} from './types.ts';
 
 /** What every step is told, see lua/lib/step.lua. */
 export function settingsText(settings: AdmissionSettings): string {
@@ -36,6 +42,7 @@ export function submitItem(submission: Submission): readonly (string | number)[]
     version,
     queueLimits?.controlPoint ?? -1,
     queueLimits?.workload ?? -1,
+    submission.refusing?.join(',') ?? '',
     text,
     queue.length,
     cost,
@@ -71,6 +78,42 @@ export function readableEnd(ended: Stored<EndedRecord>): EndedRecord {
     ...rest,
     control_point: decodeURIComponent(control_point),
     labels: readLabels(labels),
+  };
+}
+
+type Pairs = readonly (readonly [string, string])[] | Record<string, never>;
+
+/** A domain as the step tells it: hashes are lists of pairs. */
+export interface StoredDomain {
+  readonly limits: Pairs;
+  readonly in_flight: Pairs;
+  readonly nodes: DomainView['nodes'];
+  readonly waiting: number;
+  readonly lengths: Pairs;
+  readonly live: number;
+  readonly body_bytes: number;
+  readonly replicas: Pairs;
+  readonly members: Pairs;
+}
+
+export function readableDomain(stored: StoredDomain): DomainView {
+  // cjson writes an empty list as {}.
+  const list = (pairs: Pairs) => (Array.isArray(pairs) ? pairs : []) as [string, string][];
+  const numbers = (pairs: Pairs) =>
+    Object.fromEntries(list(pairs).map(([name, value]) => [name, Number(value)]));
+  return {
+    // Buckets are told by their policies.
+    limits: numbers(list(stored.limits).filter(([, value]) => !value.startsWith('bucket'))),
+    lengths: new Map(
+      list(stored.lengths).map(([name, value]) => [decodeURIComponent(name), Number(value)]),
+    ),
+    inFlight: numbers(stored.in_flight),
+    nodes: stored.nodes,
+    waiting: stored.waiting,
+    live: stored.live,
+    bodyBytes: stored.body_bytes,
+    replicas: list(stored.replicas).map(([id, text]) => ({ ...JSON.parse(text), id })),
+    members: list(stored.members).map(([id, text]) => ({ ...JSON.parse(text), id })),
   };
 }
 

@@ -67,7 +67,7 @@ class ModelRequest implements Sharer {
   get dueAt(): number {
     if (this.state === 'waiting') return this.deadline;
     if (this.state === 'running') return Math.min(this.leaseUntil, this.endBy);
-    return this.asked.kind === 'flow' ? this.endBy : this.beginBy;
+    return this.asked.kind === 'flow' ? Math.min(this.leaseUntil, this.endBy) : this.beginBy;
   }
 }
 
@@ -200,6 +200,16 @@ export class Model {
       return { status: 'stale', state: 'admitted' };
     }
     return { status: 'run', replica, end_by: endBy, cancelled };
+  }
+
+  /** A flow's gateway has done its part; with heartbeats it needs more of them. */
+  keepFlow(id: string, heartbeat: boolean): Result {
+    const request = this.#requests.get(id);
+    const isFlow = request?.asked.kind === 'flow';
+    if (!isFlow || !this.#holds(request, 0, '')) return { id, status: 'lost' };
+    request.owner = undefined;
+    if (heartbeat) request.leaseUntil = this.nowMs + this.#settings.heartbeatMs;
+    return { id, status: 'kept', lease_ms: request.dueAt - this.nowMs };
   }
 
   renew({ id, attempt, token }: Holder): 'kept' | 'abort' | 'lost' {
@@ -375,8 +385,10 @@ export class Model {
     return this.rekeying === undefined && isFirst && placeOf(queue).limiters.every(canTake);
   }
 
-  /** Rate limits pay now or never; a quota must be able to pay some day. */
-  #refusal({ queue, cost, rates = [] }: Submission): Result | undefined {
+  /** Some limits let nobody wait. Rate limits pay now or never; a quota must be able to pay some day. */
+  #refusal({ queue, cost, rates = [], refusing = [] }: Submission): Result | undefined {
+    const full = refusing.find((name) => !this.#isOpen(name));
+    if (full !== undefined) return rejected('rate_limited', { limiter: full });
     let latest: Result | undefined;
     let latestMs = 0;
     for (const { limiter, tokens } of rates) {
@@ -581,9 +593,9 @@ export class Model {
 
   #holds(request: ModelRequest, attempt: number, token: string): boolean {
     const { asked, state, endBy, leaseUntil } = request;
-    if (asked.kind === 'flow') return state === 'admitted' && endBy > this.nowMs;
-    const mine = state === 'running' && request.attempt === attempt && request.token === token;
-    return mine && Math.min(endBy, leaseUntil) > this.nowMs;
+    if (Math.min(endBy, leaseUntil) <= this.nowMs) return false;
+    if (asked.kind === 'flow') return state === 'admitted';
+    return state === 'running' && request.attempt === attempt && request.token === token;
   }
 
   /** The largest free share; not the one that failed it last, unless it is the only one. */
@@ -641,11 +653,14 @@ export class Model {
 
   #onTime(request: ModelRequest): void {
     const { state } = request;
+    const isFlow = request.asked.kind === 'flow';
+    const isOffered = state === 'admitted' && !isFlow;
     if (state === 'waiting') this.#end(request, 'rejected');
     else if (request.endBy <= this.nowMs) this.#end(request, 'expired');
-    else if (state === 'admitted' && this.rekeying === undefined) this.#putBack(request);
-    else if (state === 'admitted') request.beginBy = this.nowMs + this.#settings.beginMs;
+    else if (isOffered && this.rekeying === undefined) this.#putBack(request);
+    else if (isOffered) request.beginBy = this.nowMs + this.#settings.beginMs;
     else if (this.nowMs < this.#graceUntil) request.leaseUntil = this.#graceUntil;
+    else if (isFlow) this.#end(request, 'expired');
     else this.#retry(request, 'upstream_failed');
   }
 

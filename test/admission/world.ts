@@ -78,6 +78,7 @@ export interface NewRequest {
   version?: number;
   controlPoint?: string;
   labels?: Record<string, string>;
+  refusing?: readonly string[];
 }
 
 export class World {
@@ -182,6 +183,7 @@ export class World {
       maxInflightMs: plan.maxInflightMs ?? 60_000,
       rates: plan.rates,
       queueLimits: plan.queueLimits,
+      refusing: request.refusing,
       body: request.body,
     });
   }

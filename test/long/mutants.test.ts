@@ -134,7 +134,25 @@ const mutants: readonly Mutant[] = [
   {
     name: 'a heartbeat is not heard',
     theme: themes.prompts,
-    from: 'requests.set_timer(request, math.min(request.lease_until, request.end_by))',
+    from: 'requests.set_timer(request, kept_until)',
+    to: '',
+  },
+  {
+    name: 'a flow ends with its gateway, whoever has heard of it',
+    theme: themes.prompts,
+    from: 'if request.owner then\n    requests.disown(request)',
+    to: 'if false then',
+  },
+  {
+    name: 'a flow whose heartbeat stopped holds its slots',
+    theme: themes.prompts,
+    from: 'request.lease_until or request.end_by, request.end_by',
+    to: 'request.end_by',
+  },
+  {
+    name: 'a limit that refuses lets wait',
+    theme: themes.slots,
+    from: 'check_refusing(request, refusing) or ',
     to: '',
   },
   {

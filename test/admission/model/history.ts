@@ -144,6 +144,8 @@ export class History {
         return this.#repeat(op.pick);
       case 'renew':
         return this.#renew(op.pick);
+      case 'keep':
+        return this.#keep(op.pick);
       case 'acknowledge':
         return this.#acknowledge(op.pick);
       case 'outdated':
@@ -210,6 +212,7 @@ export class History {
       ...(op.rate > 0 ? [{ limiter: 'r', tokens: op.rate }] : []),
       ...(op.userRate > 0 ? [{ limiter: `ru.user=u${op.user}`, tokens: op.userRate }] : []),
     ];
+    const queue = queueOf(op, this.#layout);
     const asked: Submission & Asked = {
       ...op,
       id,
@@ -218,7 +221,8 @@ export class History {
       kind: op.prompt ? 'prompt' : 'flow',
       controlPoint: op.policy === 'p0' ? 'prompt' : 'other',
       labels: {},
-      queue: queueOf(op, this.#layout),
+      queue,
+      refusing: op.refuses ? ((queue.split('/')[3] ?? '').match(/p\d\.[^,]+/g) ?? []) : [],
       pool: op.prompt ? 'gpu' : undefined,
       owner: op.owned ? `g${op.gateway}` : undefined,
       queueLimits: { controlPoint: op.lengthLimit, workload: op.workloadLimit },
@@ -293,6 +297,21 @@ export class History {
         expected: () => holders.map((holder) => this.#model.renew(holder)),
       },
     ]);
+  }
+
+  /** Two in one turn, with and without a heartbeat. */
+  #keep(pick: number): Promise<boolean> {
+    const keepers = [pick, pick + 1].flatMap((which) => {
+      const id = this.#pick(which, 'any');
+      const isFlow = id !== undefined && this.#asked.get(id)?.kind === 'flow';
+      return isFlow ? [{ id, heartbeat: which % 3 === 0 }] : [];
+    });
+    return this.#all(
+      keepers.map(({ id, heartbeat }) => ({
+        actual: this.#gateway(pick).keepFlow({ id, heartbeat }),
+        expected: () => this.#model.keepFlow(id, heartbeat),
+      })),
+    );
   }
 
   async #acknowledge(pick: number): Promise<boolean> {
@@ -468,8 +487,8 @@ export class History {
 
 function submitted(result: object): object {
   const { estimated_start_ms: _, ...rest } = result as Record<string, unknown>;
-  // Exact for rate limits, an estimate otherwise.
-  if (rest.reason !== 'rate_limited') delete rest.retry_after_ms;
+  // Exact for buckets, an estimate otherwise.
+  if (!/^ru?\b/.test(String(rest.limiter))) delete rest.retry_after_ms;
   if (rest.reason === 'queue_full') delete rest.limiter;
   return rest;
 }

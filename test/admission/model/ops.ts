@@ -26,6 +26,8 @@ export interface SubmitOp extends Asked {
   readonly bytes: number;
   readonly lengthLimit: number | undefined;
   readonly workloadLimit: number | undefined;
+  /** Whether limits for values of labels refuse who finds them full. */
+  readonly refuses: boolean;
 }
 
 export interface BeginOp {
@@ -68,7 +70,7 @@ export type Op =
   | CancelOp
   /** Made in one turn of the event loop, so they share a step. */
   | { readonly do: 'batch'; readonly of: readonly (SubmitOp | BeginOp | FinishOp | CancelOp)[] }
-  | { readonly do: 'repeat' | 'renew' | 'acknowledge'; readonly pick: number }
+  | { readonly do: 'repeat' | 'renew' | 'keep' | 'acknowledge'; readonly pick: number }
   | { readonly do: 'outdated'; readonly submit: SubmitOp }
   | { readonly do: 'pass'; readonly ms: number; readonly sweeps: boolean; readonly alive: boolean }
   | { readonly do: 'worker'; readonly worker: number; readonly slots: number }
@@ -148,6 +150,7 @@ function submitOf(theme: Theme): fc.Arbitrary<SubmitOp> {
     bytes: fc.constantFrom(0, 0, 3, 900),
     lengthLimit: limit,
     workloadLimit: limit,
+    refuses: percent(10),
   });
 }
 
@@ -217,7 +220,12 @@ export function opOf(theme: Theme): fc.Arbitrary<Op> {
     {
       weight: weights.again,
       arbitrary: fc.record({
-        do: fc.constantFrom('repeat' as const, 'renew' as const, 'acknowledge' as const),
+        do: fc.constantFrom(
+          'repeat' as const,
+          'renew' as const,
+          'keep' as const,
+          'acknowledge' as const,
+        ),
         pick,
       }),
     },

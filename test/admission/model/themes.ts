@@ -33,8 +33,8 @@ export const themes = {
   /** Prompts: workers, replicas, leases, the clock. */
   prompts: {
     ...plain,
-    weights: { ...slots, begin: 6, pass: 4, members: 1, again: 2 },
-    prompts: 80,
+    weights: { ...slots, begin: 6, pass: 4, members: 1, again: 3 },
+    prompts: 70,
     costs,
   },
   /** Rate limits and quotas, whose rules change. */
