@@ -2,7 +2,7 @@
 inspect: read-only, for people and for gateways that read again what they may have missed.
 
 KEYS, ARGV: see lib/step.lua.
-args: what 'request' (id) | 'live' (ids) | 'places' (ids) | 'page' (hash 'held' or 'requests', cursor,
+args: what 'request' (id) | 'live' (ids, waiting (bool: only those that wait)) | 'places' (ids) | 'page' (hash 'held' or 'requests', cursor,
   count) | 'policies' | 'domain' (control_points, whose lengths are asked for).
 result: live {ids} those that have not ended; places {places: [{id, position, ahead,
   estimated_start_ms}]} of those that wait; request {request, ended, position, ahead,
@@ -170,7 +170,8 @@ if args.what == 'live' then
   requests.fetch(args.ids)
   local live = {}
   for _, id in ipairs(args.ids) do
-    if requests.load(id) then
+    local request = requests.load(id)
+    if request and (not args.waiting or request.state == 'waiting') then
       live[#live + 1] = id
     end
   end

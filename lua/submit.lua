@@ -125,6 +125,10 @@ local function submit(item, request, body)
   arrive(request)
   submitting = nil
   if request.state == 'admitted' then
+    if request.owner and not request.pool then
+      -- Its caller hears of it in the answer to this.
+      requests.disown(request)
+    end
     return ADMITTED
   end
   local position, ahead = standing.position(request), estimate.ahead(queue)

@@ -12,6 +12,7 @@ export type ErrorCode =
   | 'invalid_request'
   | 'unknown_model'
   | 'unknown_job'
+  | 'unknown_flow'
   | 'not_found'
   | 'method_not_allowed'
   | 'unauthorized'
@@ -22,6 +23,7 @@ export type ErrorCode =
   | 'upstream_failed'
   | 'idempotency_conflict'
   | 'in_use'
+  | 'flow_over'
   | 'internal';
 
 /**
@@ -38,6 +40,7 @@ export const errorTable: Readonly<
   invalid_request: { http: 400, grpc: 3 }, // INVALID_ARGUMENT
   unknown_model: { http: 404, grpc: 5 }, // NOT_FOUND
   unknown_job: { http: 404, grpc: 5 },
+  unknown_flow: { http: 404, grpc: 5 },
   not_found: { http: 404, grpc: 5 },
   method_not_allowed: { http: 405, grpc: 12 }, // UNIMPLEMENTED
   unauthorized: { http: 401, grpc: 16 }, // UNAUTHENTICATED
@@ -48,6 +51,7 @@ export const errorTable: Readonly<
   upstream_failed: { http: 502, grpc: 14 }, // 502 -> UNAVAILABLE, as gRPC maps plain HTTP answers
   idempotency_conflict: { http: 422, grpc: 6 }, // ALREADY_EXISTS: same key, other request
   in_use: { http: 409, grpc: 9 }, // FAILED_PRECONDITION: requests wait or run under it
+  flow_over: { http: 409, grpc: 9 }, // its lease has ended: whoever still works on it should stop
   internal: { http: 500, grpc: 13 }, // INTERNAL
 });
 

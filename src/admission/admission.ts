@@ -225,14 +225,15 @@ export class Admission {
     };
   }
 
-  /** Which of these have not ended; at most {@link inspectedAtOnce} in one step. */
-  async inspectLive(ids: readonly string[]): Promise<Set<string>> {
+  /** Which of these have not ended, or only which `waiting`; at most {@link inspectedAtOnce} in one step. */
+  async inspectLive(ids: readonly string[], waiting = false): Promise<Set<string>> {
     const live = new Set<string>();
     for (let from = 0; from < ids.length; from += inspectedAtOnce) {
       const some = ids.slice(from, from + inspectedAtOnce);
       const result = await this.#step<{ ids: string[] | Record<string, never> }>('inspect', {
         what: 'live',
         ids: some,
+        waiting,
       });
       if (Array.isArray(result.ids)) for (const id of result.ids) live.add(id);
     }

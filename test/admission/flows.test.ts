@@ -5,13 +5,15 @@ import { newWorld, policyDocument } from './world.ts';
 const keep = (id: string) => ({ id, heartbeat: false });
 const beat = (id: string) => ({ id, heartbeat: true });
 
-test('a flow ends with its gateway until its caller has heard of it, and then no more', async () => {
+test('a flow that waited ends with its gateway until its caller has heard of it, and then no more', async () => {
   const world = await newWorld();
   await world.policies(policyDocument({ max: 2 }));
   await world.admission.sweep({ id: 'g1', kind: 'gateway' });
+  const atOnce = [await world.add({ owner: 'g1' }), await world.add({ owner: 'g1' })];
   const heard = await world.add({ owner: 'g1' });
   const unheard = await world.add({ owner: 'g1' });
   const waiting = await world.add({ owner: 'g1' });
+  for (const id of atOnce) await world.end(id);
   expect(await world.admission.keepFlow(keep(heard))).toEqual({
     id: heard,
     status: 'kept',
@@ -23,6 +25,16 @@ test('a flow ends with its gateway until its caller has heard of it, and then no
   expect(await world.state(waiting)).toBe('cancelled');
   expect(await world.end(heard)).toEqual({ status: 'ended', state: 'done' });
   expect(await world.end(heard)).toEqual({ status: 'already', state: 'done' });
+  await world.check();
+});
+
+test('a flow that is admitted at once does not end with its gateway', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 1 }));
+  await world.admission.sweep({ id: 'g1', kind: 'gateway' });
+  const id = await world.add({ owner: 'g1' });
+  await world.admission.sweep({ id: 'g1', kind: 'gateway' }, true);
+  expect(await world.state(id)).toBe('admitted');
   await world.check();
 });
 

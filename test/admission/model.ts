@@ -436,6 +436,8 @@ export class Model {
     request.endBy = this.nowMs + request.asked.maxInflightMs;
     if (request.asked.pool !== undefined) this.#offer(request);
     if (!silent) this.#tell(request, 'admitted');
+    // Its caller hears of it in the answer to its submit.
+    else if (request.asked.pool === undefined) request.owner = undefined;
   }
 
   /** Heads of queues whose limiters all have a free unit. */
