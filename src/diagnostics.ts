@@ -17,6 +17,16 @@ export interface PromptEnded {
   readonly firstTokenMs: number | undefined;
 }
 
+/** A flow was admitted or rejected, at the gateway. */
+export interface FlowDecided {
+  readonly id: string;
+  readonly controlPoint: string;
+  /** `admitted`, or the error's code. */
+  readonly outcome: string;
+  readonly startedAtMs: number;
+  readonly totalMs: number;
+}
+
 /** An attempt is over, at the worker. */
 export interface AttemptEnded {
   readonly id: string;
@@ -62,6 +72,8 @@ export interface ClusterSample {
 export const labelMissing = channel('sluice:label-missing');
 /** Messages are {@link PromptEnded}. */
 export const promptEnded = channel('sluice:prompt-ended');
+/** Messages are {@link FlowDecided}. */
+export const flowDecided = channel('sluice:flow-decided');
 /** Messages are {@link AttemptEnded}. */
 export const attemptEnded = channel('sluice:attempt-ended');
 /** Messages are {@link ClusterSample}. */

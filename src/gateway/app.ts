@@ -10,6 +10,8 @@ import { asSluiceError, errorBody, sendError } from './answers.ts';
 import { parseBody } from './bodies.ts';
 import { keyReader } from './caller.ts';
 import { catalogRoutes } from './catalog-routes.ts';
+import { flowRoutes } from './flow-routes.ts';
+import type { Flows } from './flows.ts';
 import { jobRoutes } from './job-routes.ts';
 import { operateRoutes } from './operate-routes.ts';
 import { Places } from './places.ts';
@@ -41,6 +43,7 @@ export function buildApp(parts: {
   readonly book: PolicyBook;
   readonly changes: PolicyChanges;
   readonly prompts: Prompts;
+  readonly flows: Flows;
   readonly waiters: Waiters;
   /** For what is asked of replicas without a turn. */
   readonly replicas: ReplicaClient;
@@ -150,6 +153,7 @@ export function buildApp(parts: {
   const places = new Places(admission);
   promptRoutes(app, { ...parts, places, report });
   catalogRoutes(app, parts);
+  flowRoutes(app, parts);
   jobRoutes(app, { ...parts, places });
   operateRoutes(app, parts);
   policyRoutes(app, parts);

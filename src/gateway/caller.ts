@@ -6,14 +6,17 @@ import { parseBaggage, parsePriority, validateLabels } from '../policy/index.ts'
 import { type IdempotencyKey, readKey } from './idempotency.ts';
 
 declare module 'fastify' {
-  interface FastifyRequest {
-    /** Labels of the API key that the request came with; set before its body is read. */
-    keyLabels: Readonly<Record<string, string>>;
-    /** Tells that key from others without giving it away; '' where there are none. */
-    keyId: string;
-    /** Whether that key may change policies; everybody may where there are no keys. */
-    isAdmin: boolean;
-  }
+  /** The API key that the request came with is set before its body is read. */
+  interface FastifyRequest extends Key {}
+}
+
+/** What is known of an API key. */
+export interface Key {
+  keyLabels: Readonly<Record<string, string>>;
+  /** Tells the key from others without giving it away; '' where there are none. */
+  keyId: string;
+  /** Whether it may change policies; everybody may where there are no keys. */
+  isAdmin: boolean;
 }
 
 /** What a request says of itself outside its body. */
@@ -81,13 +84,10 @@ export function readControlPoint(given: unknown, param: string): string | undefi
 }
 
 /**
- * Reads the API key of requests. Without configured keys everyone may call. Keys are found by their
- * digest: how long that takes tells nothing about a key.
- * @throws SluiceError unauthorized
+ * Looks up API keys; undefined for one that is not known. Without configured keys everyone may call. Keys
+ * are found by their digest: how long that takes tells nothing about a key.
  */
-export function keyReader(
-  config: Config,
-): (request: FastifyRequest) => Pick<FastifyRequest, 'keyLabels' | 'keyId' | 'isAdmin'> {
+export function keyFinder(config: Config): (given: string | undefined) => Key | undefined {
   const digest = (text: string) => createHash('sha256').update(text).digest('base64url');
   const keys = new Map(
     config.apiKeys.map(({ key, labels, admin }) => [
@@ -96,10 +96,18 @@ export function keyReader(
       { keyLabels: labels, keyId: digest(key).slice(0, 12), isAdmin: admin },
     ]),
   );
-  return (request) => {
+  return (given) => {
     if (keys.size === 0) return { keyLabels: {}, keyId: '', isAdmin: true };
+    return given === undefined ? undefined : keys.get(digest(given));
+  };
+}
+
+/** Reads the API key of requests over HTTP. @throws SluiceError unauthorized */
+export function keyReader(config: Config): (request: FastifyRequest) => Key {
+  const find = keyFinder(config);
+  return (request) => {
     const given = /^Bearer +(\S+) *$/i.exec(one(request, 'authorization') ?? '')?.[1];
-    const found = given === undefined ? undefined : keys.get(digest(given));
+    const found = find(given);
     if (found) return found;
     throw new SluiceError('unauthorized', 'a valid `Authorization: Bearer <key>` is needed');
   };

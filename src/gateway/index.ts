@@ -1,9 +1,13 @@
 import type { Logger } from 'pino';
 import { type Config, configWarnings } from '../config.ts';
+import { SluiceError } from '../errors.ts';
 import { startNode } from '../node.ts';
 import { ReplicaClient } from '../pool/index.ts';
 import { buildApp } from './app.ts';
 import { LargestCosts } from './fairness.ts';
+import { FlowWaits } from './flow-waits.ts';
+import { Flows } from './flows.ts';
+import { Intake } from './intake.ts';
 import { applyConfig, PolicyBook } from './policy-book.ts';
 import { PolicyChanges } from './policy-changes.ts';
 import { Prompts } from './prompts.ts';
@@ -38,6 +42,7 @@ export async function startGateway(
 ): Promise<RunningGateway> {
   for (const warning of configWarnings(config)) log.warn(warning);
   let waiters: Waiters | undefined;
+  let waits: FlowWaits | undefined;
   let book: PolicyBook | undefined;
   const apply = async () => {
     for (const warning of await applyConfig(admission, config)) log.warn(warning);
@@ -56,14 +61,17 @@ export async function startGateway(
     } catch (error) {
       log.warn({ err: error }, 'could not look after a gap');
     }
-    await waiters?.check(true);
+    await Promise.all([waiters?.check(true), waits?.check()]);
   };
   const node = await startNode({
     config,
     redisUrl,
     kind: 'gateway',
     log,
-    onEvent: (event) => waiters?.onEvent(event),
+    onEvent: (event) => {
+      waiters?.onEvent(event);
+      waits?.onEvent(event);
+    },
     onGap: () => void onGap(),
   });
   const { admission, redis, subscription } = node;
@@ -74,6 +82,8 @@ export async function startGateway(
     onError: (error) => log.warn({ err: error }, 'reading again'),
   });
   waiters = waiting;
+  const flowWaits = new FlowWaits(admission, (error) => log.warn({ err: error }, 'reading again'));
+  waits = flowWaits;
   const replicas = new ReplicaClient();
   const policies = new PolicyBook(admission);
   const rekeyer = new Rekeyer(admission, policies, (error) =>
@@ -91,6 +101,7 @@ export async function startGateway(
   const stopParts = async () => {
     sampler.stop();
     waiting.stop();
+    flowWaits.stop();
     rekeyer.stop();
     await replicas.stop();
     await node.stop();
@@ -100,13 +111,22 @@ export async function startGateway(
     await policies.refresh();
     await rekeyer.run();
     book = policies;
+    const intake = new Intake({ config, admission, book: policies, costs });
     const prompts = new Prompts({
       config,
       admission,
       redis,
       book: policies,
       waiters: waiting,
-      costs,
+      intake,
+      gatewayId: node.id,
+    });
+    const flows = new Flows({
+      config,
+      admission,
+      book: policies,
+      intake,
+      waits: flowWaits,
       gatewayId: node.id,
     });
     const changes = new PolicyChanges(admission, rekeyer);
@@ -119,20 +139,23 @@ export async function startGateway(
       book: policies,
       changes,
       prompts,
+      flows,
       waiters: waiting,
       replicas,
       closing: closing.signal,
     });
     await node.sweeper.start();
     waiting.start(recheckMs);
+    flowWaits.start(recheckMs);
     sampler.start();
     const url = await app.listen({ host: config.host, port: config.port });
     log.info({ gateway: node.id, url }, 'gateway ready');
 
+    const isStopping = () => new SluiceError('unavailable', 'this gateway is stopping');
     const stop = async (graceMs: number) => {
       // Then they are told, and a moment later cut off.
       const timers = [
-        setTimeout(() => closing.abort(), graceMs),
+        setTimeout(() => closing.abort(isStopping()), graceMs),
         setTimeout(() => app.server.closeAllConnections(), graceMs + tellMs),
       ];
       await app.close();

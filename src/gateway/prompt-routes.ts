@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
+import { SluiceError } from '../errors.ts';
 import { exchangeFor, isNative } from '../protocols/index.ts';
 import { type JsonBody, type ParsedPrompt, promptPaths, readPrompt } from './bodies.ts';
 import { readCaller, readIdempotencyKey } from './caller.ts';
@@ -77,7 +78,7 @@ export function checkTranslation({ client }: ParsedPrompt, config: Config): void
 export function clientGone(request: FastifyRequest, reply: FastifyReply): AbortSignal {
   const gone = new AbortController();
   const { socket } = request.raw;
-  const leave = () => gone.abort();
+  const leave = () => gone.abort(new SluiceError('cancelled', 'its client went away'));
   socket.once('end', leave);
   reply.raw.once('close', () => {
     socket.off('end', leave);

@@ -1,31 +1,22 @@
 import type { Redis } from 'ioredis';
 import { type Admission, makeId, type SubmitResult, streamKey } from '../admission/index.ts';
 import type { Config } from '../config.ts';
-import { type LabelMissing, labelMissing, type PromptEnded, promptEnded } from '../diagnostics.ts';
+import { type PromptEnded, promptEnded } from '../diagnostics.ts';
 import { SluiceError } from '../errors.ts';
-import { schedule } from '../policy/index.ts';
 import { type ClientPrompt, encodePrompt } from '../protocols/index.ts';
 import { type Answer, type Follower, readAnswer } from '../stream/index.ts';
-import type { LargestCosts } from './fairness.ts';
 import { type IdempotencyKey, IdempotencyKeys } from './idempotency.ts';
+import type { Asked, Intake } from './intake.ts';
 import { OpenPrompt } from './open-prompt.ts';
 import { knownControlPoints, type PolicyBook } from './policy-book.ts';
-import { rejection, staleId } from './rejections.ts';
-import { keptLabels } from './rekeyer.ts';
+import { staleId } from './rejections.ts';
 import type { Waiters } from './waiters.ts';
 
 /** A prompt as a client sent it, whatever the protocol. */
-export interface Prompt {
+export interface Prompt extends Omit<Asked, 'id' | 'controlPoint'> {
   readonly client: ClientPrompt;
   /** Where it is scheduled; the model's when absent. */
   readonly controlPoint?: string | undefined;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly priority?: number | undefined;
-  readonly boundLabels?: readonly string[] | undefined;
-  /** Tells its API key from others; '' where there are none. */
-  readonly keyId?: string | undefined;
-  readonly timeoutMs?: number | undefined;
-  readonly tokensEstimate: number;
 }
 
 export interface Submitted {
@@ -42,8 +33,6 @@ export interface Submitted {
 const silenceMs = 30_000;
 /** How often a key is claimed again because what it stood for came to nothing meanwhile. */
 const keyTries = 10;
-/** How often a schedule is computed anew because the policies changed meanwhile. */
-const scheduleTries = 5;
 
 /** Takes prompts in: labels -> policy -> admission, and for those who wait, back to the answer. */
 export class Prompts {
@@ -52,7 +41,7 @@ export class Prompts {
   readonly #redis: Redis;
   readonly #book: PolicyBook;
   readonly #waiters: Waiters;
-  readonly #costs: LargestCosts;
+  readonly #intake: Intake;
   readonly #gatewayId: string;
   readonly #keys: IdempotencyKeys;
 
@@ -62,7 +51,7 @@ export class Prompts {
     readonly redis: Redis;
     readonly book: PolicyBook;
     readonly waiters: Waiters;
-    readonly costs: LargestCosts;
+    readonly intake: Intake;
     readonly gatewayId: string;
   }) {
     this.#config = parts.config;
@@ -70,7 +59,7 @@ export class Prompts {
     this.#redis = parts.redis;
     this.#book = parts.book;
     this.#waiters = parts.waiters;
-    this.#costs = parts.costs;
+    this.#intake = parts.intake;
     this.#gatewayId = parts.gatewayId;
     const { keepJobMs } = parts.config.timeouts;
     this.#keys = new IdempotencyKeys(parts.admission, parts.redis, keepJobMs);
@@ -178,59 +167,20 @@ export class Prompts {
   }
 
   async #submit(prompt: Prompt, id: string, owner: string | undefined): Promise<Submitted> {
-    const { limits, timeouts } = this.#config;
     const model = modelOf(prompt.client.model, this.#config);
     const controlPoint = prompt.controlPoint ?? model.controlPoint;
-    for (let tries = 0; tries < scheduleTries; tries++) {
-      const { version, policies } = this.#book;
-      const plan = schedule(policies, {
-        controlPoint,
-        labels: prompt.labels,
-        tokensEstimate: prompt.tokensEstimate,
-        pool: model.pool,
-        headerPriority: prompt.priority,
-        boundLabels: prompt.boundLabels,
-        timeoutMs: prompt.timeoutMs,
-      });
-      if (plan.cost > limits.tokens) {
-        const message = `a request of ${plan.cost} tokens is over the limit of ${limits.tokens}`;
-        throw new SluiceError('invalid_request', message, { param: 'tokens' });
-      }
-      const timeoutMs = plan.queueTimeoutMs ?? timeouts.queueMs;
-      const maxInflightMs = plan.maxInflightMs ?? timeouts.maxInflightMs;
-      const result = await this.#admission.submit({
-        id,
+    const { plan, result, timeoutMs, maxInflightMs } = await this.#intake.submit(
+      { ...prompt, id, controlPoint },
+      {
         kind: 'prompt',
-        controlPoint,
-        labels: keptLabels(prompt),
-        queue: plan.queue,
-        cost: plan.cost,
-        version,
         pool: model.pool,
         owner,
-        timeoutMs,
-        maxInflightMs,
         job: owner === undefined,
-        rates: plan.rates,
-        queueLimits: plan.queueLimits,
         body: encodePrompt(prompt.client),
-      });
-      if (result.status === 'rejected') {
-        throw rejection(result, { config: this.#config, controlPoint, plan });
-      }
-      if (result.status !== 'stale_version') {
-        this.#costs.saw(plan.queue, plan.cost);
-        for (const label of plan.defaulted) {
-          labelMissing.publish({ policy: plan.policy, label } satisfies LabelMissing);
-        }
-        const { deniedStatus } = plan;
-        return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, deniedStatus, result };
-      }
-      await this.#book.follow(result.version);
-    }
-    throw new SluiceError('unavailable', 'the policies keep changing; try again', {
-      retryAfterMs: 1_000,
-    });
+      },
+    );
+    const { deniedStatus } = plan;
+    return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, deniedStatus, result };
   }
 }
 
@@ -258,7 +208,8 @@ export function modelOf(name: string, { models }: Config): Config['models'][stri
 
 const idOfError = new WeakMap<object, string>();
 
-function withId(error: unknown, id: string): unknown {
+/** Remembers which request it belongs to, see {@link requestIdOf}. */
+export function withId(error: unknown, id: string): unknown {
   if (typeof error === 'object' && error !== null) idOfError.set(error, id);
   return error;
 }

@@ -1,7 +1,7 @@
 import type { Admission, LiveRequest } from '../admission/index.ts';
 import { type Policy, schedule } from '../policy/index.ts';
+import type { Asked } from './intake.ts';
 import type { PolicyBook } from './policy-book.ts';
-import type { Prompt } from './prompts.ts';
 
 /** Requests of one step: keeps a script call short. */
 const pageItems = 64;
@@ -59,9 +59,7 @@ export function keptLabels({
   priority,
   boundLabels,
   keyId: key = '',
-}: Pick<Prompt, 'labels' | 'priority' | 'boundLabels' | 'keyId'>): Readonly<
-  Record<string, string>
-> {
+}: Pick<Asked, 'labels' | 'priority' | 'boundLabels' | 'keyId'>): Readonly<Record<string, string>> {
   if (priority === undefined && key === '') return labels;
   const bound = priority === undefined ? undefined : boundLabels;
   const kept: KeptCaller = { priority, bound, key: key === '' ? undefined : key };

@@ -27,6 +27,7 @@ export type {
   WorkloadParameters,
 } from './types.ts';
 export {
+  checkTokens,
   estimateTokens,
   type LabelLimits,
   parseBaggage,

@@ -5,6 +5,8 @@ import {
   type AttemptEnded,
   attemptEnded,
   clusterSampled,
+  type FlowDecided,
+  flowDecided,
   type LabelMissing,
   labelMissing,
   type PromptEnded,
@@ -34,6 +36,10 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
     unit: 'ms',
     description: 'From the request at the gateway to the first token of its stream',
   });
+  const flows = meter.createHistogram('sluice.flow.wait', {
+    unit: 'ms',
+    description: 'From the start of a flow to its admission or rejection',
+  });
   const attempts = meter.createHistogram('sluice.attempt.duration', {
     unit: 'ms',
     description: 'One attempt at a replica',
@@ -47,7 +53,7 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
       startTime: at.startedAtMs,
       attributes: { ...attributes },
     });
-    if (!('outcome' in attributes) || attributes.outcome !== 'done') {
+    if (!('outcome' in attributes) || !['done', 'admitted'].includes(String(attributes.outcome))) {
       ended.setStatus({ code: SpanStatusCode.ERROR });
     }
     ended.end(at.startedAtMs + at.totalMs);
@@ -59,6 +65,12 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
     prompts.record(totalMs, bounded);
     if (firstTokenMs !== undefined) firstTokens.record(firstTokenMs, bounded);
     span('prompt', { startedAtMs, totalMs }, { ...bounded, id });
+  };
+  const onFlow = (message: unknown) => {
+    const { id, controlPoint, outcome, totalMs, startedAtMs } = message as FlowDecided;
+    const bounded = { control_point: controlPoint, outcome };
+    flows.record(totalMs, bounded);
+    span('flow wait', { startedAtMs, totalMs }, { ...bounded, id });
   };
   const onAttempt = (message: unknown) => {
     const { id, attempt, pool, replica, outcome, totalMs, startedAtMs } = message as AttemptEnded;
@@ -72,6 +84,7 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
   };
   const listeners = [
     [promptEnded, onPrompt],
+    [flowDecided, onFlow],
     [attemptEnded, onAttempt],
     [labelMissing, onMissing],
     [clusterSampled, clusterGauges(meter)],

@@ -1,0 +1,166 @@
+import { type Admission, makeId } from '../admission/index.ts';
+import type { Config } from '../config.ts';
+import { type FlowDecided, flowDecided } from '../diagnostics.ts';
+import { SluiceError } from '../errors.ts';
+import type { Schedule } from '../policy/index.ts';
+import type { FlowWaits } from './flow-waits.ts';
+import type { Asked, Intake } from './intake.ts';
+import { knownControlPoints, type PolicyBook } from './policy-book.ts';
+import { withId } from './prompts.ts';
+import { endError } from './rejections.ts';
+
+/** A flow that asks to be admitted. */
+export interface AskedFlow extends Omit<Asked, 'id'> {
+  /** Whether its caller says again and again that it is still at it. */
+  readonly heartbeat: boolean;
+}
+
+export interface AdmittedFlow {
+  readonly id: string;
+  /** How long it is kept without another word, ms. */
+  readonly leaseMs: number;
+  /** Whether any limit holds for it. */
+  readonly limited: boolean;
+  readonly plan: Schedule;
+}
+
+/** What a flow's caller says at its end. */
+export interface FlowEnd {
+  /** Actual tokens, 1 to 1e7; what it was charged when absent. */
+  readonly tokens?: number | undefined;
+  readonly failed?: boolean | undefined;
+}
+
+/** Past its deadline a flow has been decided; if Redis does not say so for this long, it is away, ms. */
+const silenceMs = 5_000;
+
+/**
+ * Requests whose work the caller does itself, between start and end. They hold slots of policies and
+ * none of a pool, until their end, their heartbeat stops, or the max inflight duration is over.
+ */
+export class Flows {
+  readonly #parts: FlowsParts;
+
+  constructor(parts: FlowsParts) {
+    this.#parts = parts;
+  }
+
+  /**
+   * Waits until it is admitted. When one of the signals aborts first, it leaves the queue, and this
+   * throws the signal's reason.
+   * @throws SluiceError when it is rejected
+   */
+  async start(asked: AskedFlow, signals: readonly AbortSignal[]): Promise<AdmittedFlow> {
+    const { config, admission, intake, waits, gatewayId } = this.#parts;
+    const id = makeId(config.domain, admission.now());
+    const startedAtMs = Date.now();
+    const left = Promise.withResolvers<never>();
+    left.promise.catch(() => undefined);
+    const leave = () => left.reject(signals.find(({ aborted }) => aborted)?.reason);
+    for (const signal of signals) signal.addEventListener('abort', leave);
+    if (signals.some(({ aborted }) => aborted)) leave();
+    const news = waits.listen(id);
+    const taking = intake.submit({ ...asked, id }, { kind: 'flow', owner: gatewayId });
+    try {
+      const { plan, result, timeoutMs, maxInflightMs } = await Promise.race([taking, left.promise]);
+      let leaseMs = maxInflightMs;
+      if (result.state !== 'admitted') {
+        if (result.status === 'known') void waits.check();
+        const told = await within(timeoutMs + silenceMs, Promise.race([news, left.promise]));
+        if (told !== 'admitted') throw endError(told, plan.deniedStatus);
+      }
+      if (result.state !== 'admitted' || asked.heartbeat) {
+        const keeping = admission.keepFlow({ id, heartbeat: asked.heartbeat });
+        const kept = await Promise.race([keeping, left.promise]);
+        if (kept.status !== 'kept') throw await this.#endOf(id);
+        leaseMs = kept.lease_ms ?? leaseMs;
+      }
+      this.#decided(id, asked, 'admitted', startedAtMs);
+      return { id, leaseMs, limited: plan.limiters.length + plan.rates.length > 0, plan };
+    } catch (error) {
+      void this.#withdraw(id, taking);
+      const code = error instanceof SluiceError ? error.code : 'internal';
+      this.#decided(id, asked, code, startedAtMs);
+      throw withId(error, id);
+    } finally {
+      waits.forget(id);
+      for (const signal of signals) signal.removeEventListener('abort', leave);
+    }
+  }
+
+  /** Its caller is still at it. Returns for how long it is kept, ms. @throws SluiceError flow_over */
+  async keep(id: string): Promise<number> {
+    const kept = await this.#parts.admission.keepFlow({ id, heartbeat: true });
+    if (kept.status === 'kept') return kept.lease_ms ?? 0;
+    const { message } = await this.#endOf(id);
+    throw new SluiceError('flow_over', `the flow is over: ${message}`);
+  }
+
+  /** Ends it, or says how it has ended already. @throws SluiceError unknown_flow */
+  async end(id: string, { tokens, failed = false }: FlowEnd): Promise<string> {
+    const { admission } = this.#parts;
+    const outcome = failed ? 'failed' : 'done';
+    const result = await admission.finish({ id }, { outcome, tokens });
+    if (result.status !== 'stale') return result.state;
+    if (result.state === 'admitted') return 'expired';
+    if (result.state !== 'waiting') throw unknownFlow();
+    await admission.cancel(id, 'its caller ended it before it was admitted');
+    return 'cancelled';
+  }
+
+  /** Nobody will use it, whatever becomes of it. */
+  async #withdraw(id: string, taking: Promise<unknown>): Promise<void> {
+    const isRefused = (error: unknown) => error instanceof SluiceError;
+    if (await taking.then(() => false, isRefused)) return;
+    await this.#parts.admission
+      .cancel(id, 'its caller does not wait for it')
+      .catch(() => undefined);
+  }
+
+  async #endOf(id: string): Promise<SluiceError> {
+    const { request, ended } = await this.#parts.admission.inspectRequest(id);
+    if (ended?.state === 'done') return new SluiceError('flow_over', 'its caller has ended it');
+    if (ended) return endError(ended);
+    if (request?.state === 'waiting') return new SluiceError('flow_over', 'it has not begun');
+    return request ? new SluiceError('expired', 'its lease has ended') : unknownFlow();
+  }
+
+  /** Callers may name any control point; metrics must not grow with what they name. */
+  #decided(id: string, { controlPoint }: AskedFlow, outcome: string, startedAtMs: number): void {
+    if (!flowDecided.hasSubscribers) return;
+    const { book, config } = this.#parts;
+    const isKnown = knownControlPoints(book, config).includes(controlPoint);
+    flowDecided.publish({
+      id,
+      controlPoint: isKnown ? controlPoint : 'other',
+      outcome,
+      startedAtMs,
+      totalMs: Date.now() - startedAtMs,
+    } satisfies FlowDecided);
+  }
+}
+
+export function unknownFlow(): SluiceError {
+  return new SluiceError('unknown_flow', 'there is no such flow, or it ended long ago');
+}
+
+interface FlowsParts {
+  readonly config: Config;
+  readonly admission: Admission;
+  readonly book: PolicyBook;
+  readonly intake: Intake;
+  readonly waits: FlowWaits;
+  readonly gatewayId: string;
+}
+
+async function within<Value>(ms: number, promise: Promise<Value>): Promise<Value> {
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    late.reject(new SluiceError('unavailable', 'Redis does not say what became of the flow'));
+  }, ms);
+  try {
+    return await Promise.race([promise, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
