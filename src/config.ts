@@ -14,6 +14,7 @@ import {
   limitSettings,
   timeoutSettings,
 } from './config/schema.ts';
+import { namedFile, readTls } from './config/tls.ts';
 import type {
   ApiKey,
   Config,
@@ -77,6 +78,9 @@ export function loadConfig(from: {
   const broken = (field: keyof ConfigFile) => Object.hasOwn(given, field) && !(field in sound);
   const file: ConfigFile = { ...sound, ...variables };
 
+  const configPath = named?.path ?? 'sluice.yaml';
+  const pem = (field: Parameters<typeof namedFile>[0]) =>
+    namedFile(field, { file: sound, variables, configPath });
   const pools = readPools(file);
   const models = readModels(file, pools, broken('pools'), problems);
   const defaultModel = file.default_model ?? Object.keys(models)[0] ?? firstRunName;
@@ -89,12 +93,13 @@ export function loadConfig(from: {
     host: file.host ?? '127.0.0.1',
     port: file.port ?? 8080,
     grpcPort: file.grpc_port ?? 8089,
+    grpcTls: readTls(pem('grpc_tls_cert'), pem('grpc_tls_key'), problems),
     redisUrl: file.redis_url,
     logLevel: file.log_level ?? 'info',
     otelEndpoint: openTelemetryEndpoint(from.env),
     domain: file.domain ?? 'main',
     ...(file.node_id !== undefined && { nodeId: file.node_id }),
-    policies: readPolicies(file, named?.path ?? 'sluice.yaml', problems),
+    policies: readPolicies(file, configPath, problems),
     pools,
     models,
     defaultModel,
@@ -221,6 +226,7 @@ function readLimits(file: ConfigFile): Limits {
     labelBytes: read('labelBytes'),
     labels: read('labels'),
     answerBytes: read('answerBytes'),
+    cacheBytes: read('cacheBytes'),
     tokens: read('tokens'),
   };
 }

@@ -1,12 +1,13 @@
 import type { Redis } from 'ioredis';
 import { SluiceError } from '../errors.ts';
 import { Batch } from './batch.ts';
-import { domainKey, idempotencyKey, keySchema, keysOfStep, streamKey } from './keys.ts';
-import { loadScript, type Patch, runScript, type Script } from './scripts.ts';
+import { cacheKeys, domainKey, idempotencyKey, keySchema, keysOfStep, streamKey } from './keys.ts';
+import { loadScript, type Patch, runScript, type Script, type Step, steps } from './scripts.ts';
 import { plain, word } from './text.ts';
 import type {
   AdmissionSettings,
   BeginResult,
+  CacheChange,
   CancelResult,
   Claim,
   ConfigureResult,
@@ -20,6 +21,7 @@ import type {
   Member,
   Outcome,
   Place,
+  PoliciesView,
   PolicyRecord,
   RekeyResult,
   RemoveResult,
@@ -37,9 +39,11 @@ import {
   policyText,
   readableDomain,
   readableEnd,
+  readablePolicies,
   readableRequest,
   type Stored,
   type StoredDomain,
+  type StoredPolicies,
   settingsText,
   submitItem,
 } from './wire.ts';
@@ -63,19 +67,8 @@ const batchWhileWaiting = { arrivals: 12, ends: 4 };
 const inspectedAtOnce = 500;
 const placesAtOnce = 50;
 
-const steps = [
-  'submit',
-  'begin',
-  'renew',
-  'finish',
-  'cancel',
-  'sweep',
-  'configure',
-  'rekey',
-  'inspect',
-  'claim',
-] as const;
-type Step = (typeof steps)[number];
+/** They say neither whether somebody waits nor what is due. */
+const bystanders: ReadonlySet<Step> = new Set(['inspect', 'claim', 'cache']);
 
 /**
  * One typed function for each atomic step of a domain. Every step may admit others; whoever runs it
@@ -251,6 +244,28 @@ export class Admission {
     );
   }
 
+  /** Keeps values, or forgets some; what is soonest to expire goes when there is too much. */
+  async changeCache({ puts, drops, limitBytes }: CacheChange): Promise<void> {
+    const args = {
+      puts: puts.map(({ name, ttlMs }) => [name, ttlMs]),
+      drops,
+      limit_bytes: limitBytes,
+    };
+    const values = puts.map(({ value }) => value);
+    await this.#step('cache', args, values, [...cacheKeys(this.domain)]);
+  }
+
+  /** Values that are kept, in the order of their names. */
+  async readCache(names: readonly string[]): Promise<(string | undefined)[]> {
+    const [values] = cacheKeys(this.domain);
+    const stored = await this.#redis.hmget(values, ...names);
+    const now = this.now();
+    return stored.map((text) => {
+      const [keptUntil, value] = text?.split(' ') ?? [];
+      return Number(keptUntil) > now ? value : undefined;
+    });
+  }
+
   /** Where these wait; who does not wait is left out. */
   async inspectPlaces(ids: readonly string[]): Promise<Place[]> {
     const places: Place[] = [];
@@ -263,25 +278,8 @@ export class Admission {
     return places;
   }
 
-  async inspectPolicies(): Promise<{
-    version: number;
-    rekeying: number | undefined;
-    schema: string | undefined;
-    policies: PolicyRecord[];
-  }> {
-    const stored = await this.#step<{
-      version: number;
-      rekeying?: number;
-      schema?: string;
-      policies: string[] | Record<string, never>;
-    }>('inspect', { what: 'policies' });
-    const list = Array.isArray(stored.policies) ? stored.policies : [];
-    return {
-      version: stored.version,
-      rekeying: stored.rekeying,
-      schema: stored.schema,
-      policies: list.map((text) => JSON.parse(text) as PolicyRecord),
-    };
+  async inspectPolicies(): Promise<PoliciesView> {
+    return readablePolicies(await this.#step<StoredPolicies>('inspect', { what: 'policies' }));
   }
 
   /** `controlPoints`: those whose lengths are asked for. */
@@ -354,8 +352,7 @@ export class Admission {
     );
     const reply = JSON.parse(text) as StepReply & { readonly result: Result };
     this.#clockOffsetMs = reply.now - Date.now();
-    // These two say neither this nor what is due.
-    if (step !== 'inspect' && step !== 'claim') this.#someWait = reply.waiting ?? false;
+    if (!bystanders.has(step)) this.#someWait = reply.waiting ?? false;
     for (const listener of this.#listeners) listener(reply);
     return reply.result;
   }

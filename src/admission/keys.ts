@@ -55,6 +55,11 @@ export function idempotencyKey(domain: string, key: string): string {
   return domainKey(domain, `idempotency:${key}`);
 }
 
+/** What callers keep for each other, and until when. */
+export function cacheKeys(domain: string): readonly [values: string, times: string] {
+  return [domainKey(domain, 'cache'), domainKey(domain, 'cache_until')];
+}
+
 /** The channel on which a gateway or a worker hears of its requests. */
 export function nodeChannel(domain: string, node: string): string {
   return domainKey(domain, `node:${node}`);

@@ -12,6 +12,22 @@ import type { Redis } from 'ioredis';
 
 const luaFolder = new URL('../../lua/', import.meta.url);
 
+/** Files of `lua/`: see their heads. */
+export const steps = [
+  'submit',
+  'begin',
+  'renew',
+  'finish',
+  'cancel',
+  'sweep',
+  'configure',
+  'rekey',
+  'inspect',
+  'claim',
+  'cache',
+] as const;
+export type Step = (typeof steps)[number];
+
 /** One atomic step, ready to run. */
 export interface Script {
   readonly step: string;

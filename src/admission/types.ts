@@ -216,6 +216,16 @@ export interface PolicyRecord {
   readonly limits: Readonly<Record<string, number | Bucket>>;
 }
 
+/** The policies of a domain. */
+export interface PoliciesView {
+  readonly version: number;
+  /** The version that live requests are being keyed anew for. */
+  readonly rekeying: number | undefined;
+  /** Of the keys in Redis; undefined where there are none yet. */
+  readonly schema: string | undefined;
+  readonly policies: readonly PolicyRecord[];
+}
+
 export interface ConfigureResult {
   readonly status: 'configured';
   readonly version: number;
@@ -281,6 +291,18 @@ export interface Claim {
   readonly failed?: string | undefined;
   /** How long it is kept, ms; the request itself sees to the rest. */
   readonly keepMs: number;
+}
+
+/** Results that callers keep for each other. Values are text without spaces. */
+export interface CacheChange {
+  readonly puts: readonly {
+    readonly name: string;
+    readonly ttlMs: number;
+    readonly value: string;
+  }[];
+  readonly drops: readonly string[];
+  /** Of all values together; each alone is within it. */
+  readonly limitBytes: number;
 }
 
 /** Where a request waits. */

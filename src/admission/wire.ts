@@ -5,6 +5,7 @@ import type {
   AdmissionSettings,
   DomainView,
   EndedRecord,
+  PoliciesView,
   PolicyRecord,
   Submission,
 } from './types.ts';
@@ -114,6 +115,24 @@ export function readableDomain(stored: StoredDomain): DomainView {
     bodyBytes: stored.body_bytes,
     replicas: list(stored.replicas).map(([id, text]) => ({ ...JSON.parse(text), id })),
     members: list(stored.members).map(([id, text]) => ({ ...JSON.parse(text), id })),
+  };
+}
+
+/** Policies as the step tells them: each is JSON. */
+export interface StoredPolicies {
+  readonly version: number;
+  readonly rekeying?: number;
+  readonly schema?: string;
+  readonly policies: string[] | Record<string, never>;
+}
+
+export function readablePolicies(stored: StoredPolicies): PoliciesView {
+  const list = Array.isArray(stored.policies) ? stored.policies : [];
+  return {
+    version: stored.version,
+    rekeying: stored.rekeying,
+    schema: stored.schema,
+    policies: list.map((text) => JSON.parse(text) as PolicyRecord),
   };
 }
 

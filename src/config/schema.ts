@@ -60,6 +60,12 @@ export const limitSettings: Readonly<Record<keyof Limits, Setting>> = {
     least: 1024,
     most: 256 * mebibyte,
   },
+  cacheBytes: {
+    name: 'cache_bytes',
+    default: 64 * mebibyte,
+    least: 1024,
+    most: 1024 * 1024 * mebibyte,
+  },
   tokens: { name: 'tokens', default: 10_000_000, least: 1, most: 10_000_000 },
 };
 
@@ -79,6 +85,9 @@ const url = (schemes: readonly string[], secret: boolean) =>
     },
   );
 
+/** A path, from the folder of the config file. */
+const pemFile = text(1024);
+
 const port = Type.Integer({ minimum: 0, maximum: 65_535 });
 const host = Type.String({
   pattern: '^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|[A-Za-z0-9]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)$',
@@ -96,6 +105,8 @@ export const environment = {
   HOST: { field: 'host', schema: host, number: false },
   PORT: { field: 'port', schema: port, number: true },
   GRPC_PORT: { field: 'grpc_port', schema: port, number: true },
+  GRPC_TLS_CERT: { field: 'grpc_tls_cert', schema: pemFile, number: false },
+  GRPC_TLS_KEY: { field: 'grpc_tls_key', schema: pemFile, number: false },
   REDIS_URL: { field: 'redis_url', schema: redisUrl, number: false },
   LOG_LEVEL: { field: 'log_level', schema: logLevel, number: false },
   SLUICE_NODE_ID: { field: 'node_id', schema: nodeId, number: false },
@@ -125,6 +136,8 @@ export const fileSchema = Type.Object({
   host: Type.Optional(host),
   port: Type.Optional(port),
   grpc_port: Type.Optional(port),
+  grpc_tls_cert: Type.Optional(pemFile),
+  grpc_tls_key: Type.Optional(pemFile),
   redis_url: Type.Optional(redisUrl),
   log_level: Type.Optional(logLevel),
   domain: Type.Optional(

@@ -12,6 +12,11 @@ export interface Config {
   readonly port: number;
   /** TCP port for gRPC; 0 takes a free one. `GRPC_PORT`. Default 8089. */
   readonly grpcPort: number;
+  /**
+   * With which gRPC is served over TLS; without it in plaintext. From the files of `grpc_tls_cert`
+   * (`GRPC_TLS_CERT`) and `grpc_tls_key` (`GRPC_TLS_KEY`), read at the start. Default none.
+   */
+  readonly grpcTls: Tls | undefined;
   /** `redis://` or `rediss://` URL. `REDIS_URL`. Default none: a server is started. May hold a password. */
   readonly redisUrl: string | undefined;
   /** Least level that is logged, in pino's words. `LOG_LEVEL`. Default info. */
@@ -43,6 +48,13 @@ export interface Config {
     /** Prompts that one worker process carries at a time, by pool: a count. Default 16 for each pool. */
     readonly concurrency: Readonly<Record<string, number>>;
   };
+}
+
+/** A certificate, with those between it and its authority, and its private key, as PEM. */
+export interface Tls {
+  readonly certificate: string;
+  /** Secret: in no log, message or answer. */
+  readonly key: string;
 }
 
 /** A values file and where it came from. */
@@ -109,6 +121,8 @@ export interface Limits {
   readonly labels: number;
   /** A replica's answer, in bytes. Default 16 MiB. */
   readonly answerBytes: number;
+  /** What clients keep in the cache of their flows, in bytes. Default 64 MiB. */
+  readonly cacheBytes: number;
   /** Cost of a request, in tokens. Default 10,000,000, the most that the order can carry. */
   readonly tokens: number;
 }

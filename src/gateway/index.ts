@@ -7,6 +7,7 @@ import { buildApp } from './app.ts';
 import { LargestCosts } from './fairness.ts';
 import { FlowWaits } from './flow-waits.ts';
 import { Flows } from './flows.ts';
+import { startGrpc } from './grpc/index.ts';
 import { Intake } from './intake.ts';
 import { applyConfig, PolicyBook } from './policy-book.ts';
 import { PolicyChanges } from './policy-changes.ts';
@@ -21,6 +22,8 @@ export { readPolicies } from './policy-book.ts';
 export interface RunningGateway {
   readonly id: string;
   readonly url: string;
+  /** Of gRPC, `host:port`. */
+  readonly grpcAddress: string;
   /** Takes no more, waits up to `graceMs` for clients that wait, then ends their requests. */
   stop(graceMs?: number): Promise<void>;
 }
@@ -149,6 +152,11 @@ export async function startGateway(
     flowWaits.start(recheckMs);
     sampler.start();
     const url = await app.listen({ host: config.host, port: config.port });
+    const grpcParts = { config, log, admission, flows, book: policies, closing: closing.signal };
+    const grpc = await startGrpc(grpcParts).catch(async (error: unknown) => {
+      await app.close();
+      throw error;
+    });
     log.info({ gateway: node.id, url }, 'gateway ready');
 
     const isStopping = () => new SluiceError('unavailable', 'this gateway is stopping');
@@ -157,8 +165,9 @@ export async function startGateway(
       const timers = [
         setTimeout(() => closing.abort(isStopping()), graceMs),
         setTimeout(() => app.server.closeAllConnections(), graceMs + tellMs),
+        setTimeout(() => grpc.cut(), graceMs + tellMs),
       ];
-      await app.close();
+      await Promise.all([app.close(), grpc.stop()]);
       for (const timer of timers) clearTimeout(timer);
       await stopParts();
       log.info({ gateway: node.id }, 'gateway stopped');
@@ -167,6 +176,7 @@ export async function startGateway(
     return {
       id: node.id,
       url,
+      grpcAddress: grpc.address,
       stop: (graceMs = stopGraceMs) => {
         stopping ??= stop(graceMs);
         return stopping;

@@ -12,6 +12,7 @@ export {
 } from './names.ts';
 export { limitsOf, PolicyError, parsePolicy } from './parse.ts';
 export { schedule } from './schedule.ts';
+export { tokensRange } from './schema.ts';
 export type {
   Bucket,
   ConcurrencyPolicy,

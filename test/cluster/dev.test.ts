@@ -26,7 +26,7 @@ async function startDev(command: string, args: string[], env: NodeJS.ProcessEnv)
   onTestFinished(() => rm(folder, { recursive: true, force: true }));
   const child = spawn(command, args, {
     cwd: folder,
-    env: { PATH: process.env.PATH, PORT: '0', ...env },
+    env: { PATH: process.env.PATH, PORT: '0', GRPC_PORT: '0', ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   onTestFinished(() => {

@@ -156,6 +156,7 @@ export async function newCluster(options: ClusterOptions): Promise<Cluster> {
     REDIS_URL: server.url,
     SLUICE_CONFIG: file,
     PORT: '0',
+    GRPC_PORT: '0',
     LOG_LEVEL: 'info',
   });
 }

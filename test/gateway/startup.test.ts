@@ -45,7 +45,7 @@ test('wrong policies: every error of each, with where it came from', async () =>
     return { ...values, policy: { ...values.policy, prioritty: 1 } };
   };
   const said = await expectFailure({
-    env: { REDIS_URL: redis.url, PORT: '0' },
+    env: { REDIS_URL: redis.url, PORT: '0', GRPC_PORT: '0' },
     config: { domain: 'wrong_policies', policies: [broken(-1, 'a'), broken(1, 'b'), 'nothing'] },
   });
   expect(said).toContain('policies[0]: policy.concurrency_scheduler.max_concurrency ');
@@ -70,7 +70,7 @@ test('a Redis that may drop keys is refused', async () => {
   try {
     const redis = server.connect();
     await redis.config('SET', 'maxmemory-policy', 'allkeys-lru');
-    const env = { REDIS_URL: server.url, PORT: '0' };
+    const env = { REDIS_URL: server.url, PORT: '0', GRPC_PORT: '0' };
     const said = await expectFailure({ env });
     expect(said).toContain('allkeys-lru');
     expect(said).toContain('noeviction');
@@ -83,7 +83,7 @@ test('keys of another version are refused, and left alone', async () => {
   const server = await testRedis();
   const redis = server.connect();
   await redis.hset('sluice:{other_schema}:meta', 'schema', '99');
-  const env = { REDIS_URL: server.url, PORT: '0' };
+  const env = { REDIS_URL: server.url, PORT: '0', GRPC_PORT: '0' };
   const said = await expectFailure({ env, config: { domain: 'other_schema' } });
   expect(said).toContain('schema 99');
   expect(await redis.keys('*')).toEqual(['sluice:{other_schema}:meta']);
@@ -97,7 +97,7 @@ test('a port that is taken is named', async () => {
   await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve));
   const address = taken.address();
   const port = typeof address === 'object' ? String(address?.port) : '';
-  const env = { REDIS_URL: server.url, PORT: port };
+  const env = { REDIS_URL: server.url, PORT: port, GRPC_PORT: '0' };
   // Without a stack, although it is the system's error.
   const said = await expectFailure({ env, config: { domain: 'taken_port' } });
   expect(said).toContain(port);
@@ -118,7 +118,13 @@ test('an address open to others without keys is warned of', async () => {
   });
   const start = async (fields: object) => {
     text = '';
-    const config = await configOf({ domain: 'warned', port: 0, host: '0.0.0.0', ...fields });
+    const config = await configOf({
+      domain: 'warned',
+      port: 0,
+      grpc_port: 0,
+      host: '0.0.0.0',
+      ...fields,
+    });
     await expect(startGateway(config, server.url, log)).rejects.toThrow('schema 99');
     return text;
   };

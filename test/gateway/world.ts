@@ -37,6 +37,8 @@ export interface WorldOptions {
 
 export interface World {
   readonly url: string;
+  /** Of gRPC. */
+  readonly grpcAddress: string;
   readonly redisUrl: string;
   readonly config: Config;
   readonly simulator: Simulator;
@@ -102,6 +104,7 @@ export async function newWorld(
       .then(view);
   return {
     url: gateway.url,
+    grpcAddress: gateway.grpcAddress,
     redisUrl,
     config,
     simulator,
@@ -159,6 +162,7 @@ function worldFields(replicaUrl: string, options: WorldOptions): object {
   }));
   return {
     port: 0,
+    grpc_port: 0,
     domain: name,
     pools: { [name]: { replicas } },
     models: { mistral: { pool: name, control_point: 'mistral-prompt' } },

@@ -1,0 +1,71 @@
+/** Reads the certificate and key of gRPC; every failure becomes a problem, never a throw. */
+import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import type { Problem } from '../document.ts';
+import type { Tls } from './types.ts';
+
+/** One of the two, as it was named: in the file, from whose folder its path goes, or a variable. */
+export interface NamedFile {
+  readonly field: string;
+  readonly path: string;
+  readonly folder: string;
+}
+
+type Field = 'grpc_tls_cert' | 'grpc_tls_key';
+
+/** A file that the environment names goes from the working folder, another one from the config's. */
+export function namedFile(
+  field: Field,
+  from: {
+    readonly file: Readonly<Partial<Record<Field, string>>>;
+    readonly variables: Readonly<Partial<Record<Field, string>>>;
+    readonly configPath: string;
+  },
+): NamedFile | undefined {
+  const variable = from.variables[field];
+  if (variable !== undefined) return { field: field.toUpperCase(), path: variable, folder: '.' };
+  const path = from.file[field];
+  return path === undefined ? undefined : { field, path, folder: dirname(from.configPath) };
+}
+
+/** Both or none, and the key must be the certificate's. */
+export function readTls(
+  certificate: NamedFile | undefined,
+  key: NamedFile | undefined,
+  problems: Problem[],
+): Tls | undefined {
+  if (!certificate || !key) {
+    const given = certificate ?? key;
+    const lacks = certificate ? 'grpc_tls_key' : 'grpc_tls_cert';
+    if (given) problems.push({ path: given.field, reason: `needs ${lacks} beside it` });
+    return undefined;
+  }
+  const [publicPem, privatePem] = [readPem(certificate, problems), readPem(key, problems)];
+  if (publicPem === undefined || privatePem === undefined) return undefined;
+  const parsed = parsedBy(() => new X509Certificate(publicPem));
+  if (!parsed) problems.push({ path: certificate.field, reason: 'is not a certificate in PEM' });
+  const secret = parsedBy(() => createPrivateKey(privatePem));
+  if (!secret) problems.push({ path: key.field, reason: 'is not a private key in PEM' });
+  if (!parsed || !secret) return undefined;
+  if (!parsed.checkPrivateKey(secret)) {
+    problems.push({ path: key.field, reason: `is not the key of ${certificate.field}` });
+  }
+  return { certificate: publicPem, key: privatePem };
+}
+
+function readPem({ field, path, folder }: NamedFile, problems: Problem[]): string | undefined {
+  const whole = resolve(folder, path);
+  const text = parsedBy(() => readFileSync(whole, 'utf8'));
+  if (text === undefined) problems.push({ path: field, reason: `cannot be read (${whole})` });
+  return text;
+}
+
+/** What is wrong with a key is not said: its text could be in it. */
+function parsedBy<Value>(parse: () => Value): Value | undefined {
+  try {
+    return parse();
+  } catch {
+    return undefined;
+  }
+}
