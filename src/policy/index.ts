@@ -11,11 +11,13 @@ export {
   type QueueName,
 } from './names.ts';
 export { limitsOf, PolicyError, parsePolicy } from './parse.ts';
+export { nameIn } from './read.ts';
 export { schedule } from './schedule.ts';
 export type {
   Bucket,
   ConcurrencyPolicy,
   Limit,
+  LimitPolicy,
   Policy,
   QuotaPolicy,
   RatePolicy,

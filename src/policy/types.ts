@@ -80,16 +80,27 @@ interface AnyPolicy {
   readonly limitByLabelKey?: string;
 }
 
-/** Slots, and an order for who waits for them: `concurrency-scheduling/base`. */
-export interface ConcurrencyPolicy extends AnyPolicy {
-  readonly kind: 'concurrency';
+/** A limit of what holds slots at a time. */
+interface SlotsPolicy extends AnyPolicy {
   /** Slots: in all, or for each value of `limitByLabelKey`. */
   readonly maxConcurrency: number;
   /** Slots for each value of a label, beside `maxConcurrency`: label key -> slots. */
   readonly perLabel: Readonly<Record<string, number>>;
   /** How long an admitted request may hold its slots, in milliseconds. */
   readonly maxInflightMs: number;
+}
+
+/** Slots, and an order for who waits for them: `concurrency-scheduling/base`. */
+export interface ConcurrencyPolicy extends SlotsPolicy {
+  readonly kind: 'concurrency';
   readonly scheduler: Scheduler;
+}
+
+/** Slots; who finds none free is refused at once: `concurrency-limiting/base`. */
+export interface LimitPolicy extends SlotsPolicy {
+  readonly kind: 'limit';
+  /** HTTP status of the answer to a request that was refused, where the policy names one. */
+  readonly deniedStatus?: number;
 }
 
 /** Tokens over time, and an order for who waits for them: `quota-scheduling/base`. */
@@ -110,7 +121,7 @@ export interface RatePolicy extends AnyPolicy {
 }
 
 /** One parsed values file. Frozen. */
-export type Policy = ConcurrencyPolicy | QuotaPolicy | RatePolicy;
+export type Policy = ConcurrencyPolicy | LimitPolicy | QuotaPolicy | RatePolicy;
 
 /** What scheduling needs to know of a request. */
 export interface Request {
@@ -144,6 +155,8 @@ export interface Schedule {
    * of quotas, which it takes its cost from.
    */
   readonly limiters: readonly string[];
+  /** Those of `limiters` that refuse who finds them full, in place of letting it wait. */
+  readonly refusing: readonly string[];
   /**
    * What it takes at once, before it waits: tokens of rate limiters' buckets, in name order of their
    * policies. One that says it takes 0 tokens has no entry.
@@ -159,6 +172,8 @@ export interface Schedule {
   readonly deniedStatus: number | undefined;
   /** HTTP status for one that a rate limiter refused; that of `rate_limited` when undefined. */
   readonly rateDeniedStatus: number | undefined;
+  /** The same for one that a limiter in `refusing` refused. */
+  readonly limitDeniedStatus: number | undefined;
   /**
    * How many requests may wait, where a policy says so: at its control point, the smallest of the
    * applying policies'; in its workload, that of the policy that gives the order.
