@@ -36,3 +36,4 @@ export {
   parseTokens,
   validateLabels,
 } from './values.ts';
+export { policyWarnings } from './warnings.ts';
