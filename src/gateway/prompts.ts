@@ -3,9 +3,10 @@ import { type Admission, makeId, type SubmitResult, streamKey } from '../admissi
 import type { Config } from '../config.ts';
 import { type LabelMissing, labelMissing, type PromptEnded, promptEnded } from '../diagnostics.ts';
 import { SluiceError } from '../errors.ts';
-import { schedule } from '../policy/index.ts';
+import { type Schedule, schedule } from '../policy/index.ts';
 import { type ClientPrompt, encodePrompt } from '../protocols/index.ts';
 import { type Answer, type Follower, readAnswer } from '../stream/index.ts';
+import { publishDecision } from './decisions.ts';
 import type { LargestCosts } from './fairness.ts';
 import { type IdempotencyKey, IdempotencyKeys } from './idempotency.ts';
 import { OpenPrompt } from './open-prompt.ts';
@@ -35,6 +36,8 @@ export interface Submitted {
   readonly longestMs: number;
   /** HTTP status of its policy for one that waited too long. */
   readonly deniedStatus: number | undefined;
+  /** The policies that are still to hear whether it is let in. */
+  readonly alerting: Schedule['alerting'];
   readonly result: Extract<SubmitResult, { status: 'accepted' | 'known' }>;
 }
 
@@ -79,6 +82,8 @@ export class Prompts {
   /** A prompt that goes on without its client, to be fetched later. */
   async submitJob(prompt: Prompt, key?: IdempotencyKey): Promise<Submitted> {
     const { submitted } = await this.#begin(prompt, key, () => undefined, undefined);
+    // Nobody here hears what becomes of it: that it was taken in is what counts.
+    publishDecision(submitted, true);
     return submitted;
   }
 
@@ -216,6 +221,7 @@ export class Prompts {
         body: encodePrompt(prompt.client),
       });
       if (result.status === 'rejected') {
+        publishDecision(plan, false, result);
         throw rejection(result, { config: this.#config, controlPoint, plan });
       }
       if (result.status !== 'stale_version') {
@@ -224,7 +230,9 @@ export class Prompts {
           labelMissing.publish({ policy: plan.policy, label } satisfies LabelMissing);
         }
         const { deniedStatus } = plan;
-        return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, deniedStatus, result };
+        const alerting = result.status === 'accepted' ? plan.alerting : [];
+        const longestMs = timeoutMs + maxInflightMs;
+        return { id, controlPoint, longestMs, deniedStatus, alerting, result };
       }
       await this.#book.follow(result.version);
     }

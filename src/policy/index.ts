@@ -14,6 +14,7 @@ export { limitsOf, PolicyError, parsePolicy } from './parse.ts';
 export { nameIn } from './read.ts';
 export { schedule } from './schedule.ts';
 export type {
+  Alerter,
   Bucket,
   ConcurrencyPolicy,
   Limit,

@@ -4,6 +4,7 @@ import { SluiceError } from '../errors.ts';
 import { parseMatcher } from './match.ts';
 import { labelLimit, policyLimiter } from './names.ts';
 import type {
+  GivenAlerter,
   GivenConcurrencyLimiter,
   GivenParameters,
   GivenRateLimiter,
@@ -13,6 +14,7 @@ import type {
 import { readValues } from './read.ts';
 import { structureOf, versionOf } from './structure.ts';
 import type {
+  Alerter,
   Bucket,
   Limit,
   Policy,
@@ -60,6 +62,7 @@ export function parsePolicy(document: unknown): Policy {
         ...common,
         kind: 'concurrency',
         selectors: parseSelectors(block.selectors),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
         ...parseSlots(block.max_concurrency, block.concurrency_limiter),
         scheduler: parseScheduler(block.scheduler ?? {}),
       });
@@ -70,6 +73,7 @@ export function parsePolicy(document: unknown): Policy {
         ...common,
         kind: 'limit',
         selectors: parseSelectors(block.selectors),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
         ...parseSlots(block.max_concurrency, block.parameters),
         ...given('deniedStatus', block.request_parameters?.denied_response_status_code),
       });
@@ -80,6 +84,7 @@ export function parsePolicy(document: unknown): Policy {
         ...common,
         kind: 'quota',
         selectors: parseSelectors(block.selectors),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
         ...given('limitByLabelKey', limitKeyOf(block.rate_limiter)),
         bucket: parseBucket(block, block.rate_limiter),
         scheduler: parseScheduler(block.scheduler ?? {}),
@@ -91,6 +96,7 @@ export function parsePolicy(document: unknown): Policy {
         ...common,
         kind: 'rate',
         selectors: parseSelectors(block.selectors),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
         ...given('limitByLabelKey', limitKeyOf(block.parameters)),
         bucket: parseBucket(block, block.parameters),
         ...given('tokensLabelKey', stated(block.request_parameters?.tokens_label_key)),
@@ -119,6 +125,12 @@ function parseSelectors(selectors: GivenSelectors): Selector[] {
     controlPoint,
     ...given('matcher', matcher && parseMatcher(matcher)),
   }));
+}
+
+function parseAlerter(alerter: GivenAlerter | undefined, policy: string): Alerter | undefined {
+  if (alerter === undefined) return undefined;
+  const { alert_name: name = policy, severity = 'info', labels = {} } = alerter;
+  return { name, severity, resolveMs: milliseconds(alerter.resolve_timeout ?? '5s'), labels };
 }
 
 function parseSlots(maxConcurrency: number, limiter: GivenConcurrencyLimiter) {

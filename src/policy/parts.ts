@@ -121,11 +121,9 @@ export const requestParameters = Type.Object({
 export const bucketCapacity = Type.Number({ minimum: 1, maximum: tokensRange.most });
 export const fillAmount = Type.Number({ minimum: 0.001, maximum: tokensRange.most });
 
-export const severities = ['info', 'warn', 'crit'] as const;
-
 export const alerter = Type.Object({
   alert_name: Type.Optional(text(256)),
-  severity: Type.Optional(Type.Enum([...severities])),
+  severity: Type.Optional(Type.Enum(['info', 'warn', 'crit'])),
   resolve_timeout: Type.Optional(duration(0, 366 * dayMs)),
   alert_channels: Type.Optional(Type.Array(text(256), { maxItems: 64 })),
   labels: Type.Optional(Type.Record(Type.String(), Type.String(), { maxProperties: 64 })),

@@ -76,6 +76,7 @@ export function schedule(policies: readonly Policy[], request: Request): Schedul
     rateDeniedStatus: firstStatus(rates),
     limitDeniedStatus: firstStatus(limits),
     queueLimits: queueLimitsOf(applying, parameters),
+    alerting: alertingOf(applying),
     defaulted: [...defaulted],
   };
 }
@@ -166,6 +167,12 @@ function ratesOf(policies: readonly RatePolicy[], read: Read): Schedule['rates']
     const tokens = given === undefined ? 1 : parseCharge(given, `labels.${policy.tokensLabelKey}`);
     return tokens === 0 ? [] : [{ limiter, tokens }];
   });
+}
+
+function alertingOf(policies: readonly Policy[]): Schedule['alerting'] {
+  return policies
+    .filter(({ alerter }) => alerter !== undefined)
+    .map((policy) => ({ policy: policy.name, letsWait: hasScheduler(policy) }));
 }
 
 /** Where a policy sets no limit there is none of its own; the domain's holds all the same. */

@@ -64,6 +64,15 @@ export interface Bucket {
 /** What a limit key may have in use: so many slots, or what its bucket holds. */
 export type Limit = number | Bucket;
 
+/** What is told when too few of the requests under a policy are accepted. */
+export interface Alerter {
+  readonly name: string;
+  readonly severity: 'info' | 'warn' | 'crit';
+  /** How long the alert stays after its reason is gone, in milliseconds. */
+  readonly resolveMs: number;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
 interface AnyPolicy {
   readonly name: string;
   /** SHA-256 of the document's canonical JSON, its first 16 hexadecimal digits. */
@@ -78,6 +87,7 @@ interface AnyPolicy {
   readonly selectors: readonly Selector[];
   /** The limit holds for each value of this label, and not for requests without it. */
   readonly limitByLabelKey?: string;
+  readonly alerter?: Alerter;
 }
 
 /** A limit of what holds slots at a time. */
@@ -179,6 +189,12 @@ export interface Schedule {
    * applying policies'; in its workload, that of the policy that gives the order.
    */
   readonly queueLimits: { readonly controlPoint?: number; readonly workload?: number };
+  /** The applying policies that have an alerter, which hears how the request is decided. */
+  readonly alerting: readonly {
+    readonly policy: string;
+    /** Whether it has an order of who waits, or refuses at once. */
+    readonly letsWait: boolean;
+  }[];
   /** Label keys that a policy asked for and the request lacks; each fell back to its default. */
   readonly defaulted: readonly string[];
 }

@@ -58,6 +58,7 @@ test('a quota gives the order and takes the cost, but bounds no time in flight',
     deniedStatus: 429,
     rateDeniedStatus: undefined,
     queueLimits: {},
+    alerting: [],
     defaulted: [],
   });
 });

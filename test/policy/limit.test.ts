@@ -66,3 +66,28 @@ test('the status of a refusal is that of the first policy that names one', () =>
   const several = [rateValues(), named('c', 503), named('b', 509), limitValues({ name: 'a' })];
   expect(plan(several)).toMatchObject({ limitDeniedStatus: 509, rateDeniedStatus: undefined });
 });
+
+test('of the policies that apply those with an alerter are named', () => {
+  const alerter = { alert_name: 'busy' };
+  const elsewhere = { alerter, selectors: [{ control_point: 'elsewhere' }] };
+  const several = [
+    limitValues({ name: 'c', block: { alerter } }),
+    rateValues({ name: 'b' }),
+    quotaValues({ name: 'a', block: { alerter: {} } }),
+    values({ name: 'd', block: elsewhere }),
+  ];
+  expect(plan(several).alerting).toEqual([
+    { policy: 'a', letsWait: true },
+    { policy: 'c', letsWait: false },
+  ]);
+});
+
+test('an alerter without a name has that of its policy', () => {
+  expect(parsePolicy(limitValues({ block: { alerter: {} } })).alerter).toEqual({
+    name: 'limit',
+    severity: 'info',
+    resolveMs: 5_000,
+    labels: {},
+  });
+  expect(parsePolicy(limitValues())).not.toHaveProperty('alerter');
+});

@@ -59,11 +59,23 @@ const blockRows: Record<string, Row> = {
     gives: { selectors: [{ controlPoint: 'mistral-prompt', matcher: readMatcher }] },
     wrong: [[], { match: {} }, { match_labels: { tier: 5 } }],
   },
-  'alerter.alert_name': { right: 'slow', wrong: wrongTexts },
-  'alerter.severity': { right: 'warn', wrong: ['loud', 5] },
-  'alerter.resolve_timeout': { right: '5m', wrong: wrongTimes },
+  'alerter.alert_name': { right: 'slow', gives: { alerter: { name: 'slow' } }, wrong: wrongTexts },
+  'alerter.severity': {
+    right: 'warn',
+    gives: { alerter: { severity: 'warn' } },
+    wrong: ['loud', 5],
+  },
+  'alerter.resolve_timeout': {
+    right: '5m',
+    gives: { alerter: { resolveMs: 300_000 } },
+    wrong: wrongTimes,
+  },
   'alerter.alert_channels': { right: ['pager'], wrong: ['pager', [5]] },
-  'alerter.labels': { right: { team: 'a' }, wrong: [{ team: 5 }, []] },
+  'alerter.labels': {
+    right: { team: 'a' },
+    gives: { alerter: { labels: { team: 'a' } } },
+    wrong: [{ team: 5 }, []],
+  },
 };
 
 function parameterRows(gives: (parameters: Fields) => Fields): Record<string, Row> {
@@ -188,6 +200,9 @@ const deniedRow: Row = { right: 503, gives: { deniedStatus: 503 }, wrong: wrongS
 
 const scheduler = { workloads: [{ label_matcher: {} }] };
 
+/** So that a field of it changes nothing but what it says. */
+const block = { alerter: {} };
+
 function blueprintRow(name: string, kind: string): Row {
   const wrong = ['load-scheduling/base', 'concurrency', '', 5];
   return { right: `${name}/base`, gives: { kind }, isOnly: true, wrong };
@@ -208,7 +223,7 @@ export interface Form {
 export const forms = {
   concurrency_scheduler: {
     schema: valuesSchemas.concurrency_scheduler,
-    small: values({ scheduler }),
+    small: values({ scheduler, block }),
     rows: {
       blueprint: blueprintRow('concurrency-scheduling', 'concurrency'),
       ...headRows,
@@ -224,7 +239,7 @@ export const forms = {
   },
   concurrency_limiter: {
     schema: valuesSchemas.concurrency_limiter,
-    small: limitValues(),
+    small: limitValues({ block }),
     rows: {
       blueprint: blueprintRow('concurrency-limiting', 'limit'),
       ...headRows,
@@ -241,7 +256,7 @@ export const forms = {
   },
   quota_scheduler: {
     schema: valuesSchemas.quota_scheduler,
-    small: quotaValues({ scheduler }),
+    small: quotaValues({ scheduler, block }),
     rows: {
       blueprint: blueprintRow('quota-scheduling', 'quota'),
       ...headRows,
@@ -257,7 +272,7 @@ export const forms = {
   },
   rate_limiter: {
     schema: valuesSchemas.rate_limiter,
-    small: rateValues(),
+    small: rateValues({ block }),
     rows: {
       blueprint: blueprintRow('rate-limiting', 'rate'),
       ...headRows,

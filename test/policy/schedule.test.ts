@@ -50,6 +50,7 @@ test('a request with all its labels gets its place, its cost and its limiters', 
     queueTimeoutMs: undefined,
     maxInflightMs: 60_000,
     queueLimits: {},
+    alerting: [],
     defaulted: [],
   });
 });
