@@ -157,8 +157,9 @@ Ctrl-C stops everything.
 function describe(document: unknown): string {
   const policy = parsePolicy(document);
   const points = policy.selectors.map((selector) => selector.controlPoint).join(', ');
-  if (policy.kind === 'concurrency') {
-    return `${policy.name}: at most ${policy.maxConcurrency} at once on ${points}`;
+  if (policy.kind === 'concurrency' || policy.kind === 'limit') {
+    const others = policy.kind === 'limit' ? ', and others are refused,' : '';
+    return `${policy.name}: at most ${policy.maxConcurrency} at once${others} on ${points}`;
   }
   const { capacity, fillAmount, intervalMs } = policy.bucket;
   const what = policy.kind === 'rate' ? 'rate limit' : 'quota';

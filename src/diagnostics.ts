@@ -45,6 +45,22 @@ export interface LabelMissing {
   readonly label: string;
 }
 
+/** A request was let in or refused under a policy that has an alerter. */
+export interface RequestDecided {
+  readonly policy: string;
+  readonly accepted: boolean;
+}
+
+/** What a policy wants to be told of when too few requests are accepted under it. */
+export interface PolicyAlerter {
+  readonly policy: string;
+  readonly name: string;
+  readonly severity: string;
+  /** How long the alert stays after its reason is gone, ms. */
+  readonly resolveMs: number;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
 /** How far apart the children of a node of the fair order have been served, in tokens over weight. */
 export interface FairnessGap {
   /** The policy whose workloads are compared; '(all)' where policies are. */
@@ -66,6 +82,8 @@ export interface ClusterSample {
     readonly inFlight: number;
     readonly limit: number;
   }[];
+  /** Of the policies that have one. */
+  readonly alerters: readonly PolicyAlerter[];
 }
 
 /** Messages are {@link LabelMissing}. */
@@ -76,5 +94,7 @@ export const promptEnded = channel('sluice:prompt-ended');
 export const flowDecided = channel('sluice:flow-decided');
 /** Messages are {@link AttemptEnded}. */
 export const attemptEnded = channel('sluice:attempt-ended');
+/** Messages are {@link RequestDecided}. */
+export const requestDecided = channel('sluice:request-decided');
 /** Messages are {@link ClusterSample}. */
 export const clusterSampled = channel('sluice:cluster-sampled');

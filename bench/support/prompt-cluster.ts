@@ -37,6 +37,7 @@ export async function startPromptCluster(options: PromptClusterOptions): Promise
     REDIS_URL: options.redisUrl,
     SLUICE_CONFIG: file,
     PORT: '0',
+    GRPC_PORT: '0',
     LOG_LEVEL: 'info',
   };
   const start = async (command: string, id: string) => {

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { type FlowDecided, flowDecided } from '../diagnostics.ts';
 import { SluiceError } from '../errors.ts';
 import type { Schedule } from '../policy/index.ts';
+import { publishDecision } from './decisions.ts';
 import type { FlowWaits } from './flow-waits.ts';
 import type { Asked, Intake } from './intake.ts';
 import { knownControlPoints, type PolicyBook } from './policy-book.ts';
@@ -67,7 +68,10 @@ export class Flows {
       if (result.state !== 'admitted') {
         if (result.status === 'known') void waits.check();
         const told = await within(timeoutMs + silenceMs, Promise.race([news, left.promise]));
-        if (told !== 'admitted') throw endError(told, plan.deniedStatus);
+        if (told !== 'admitted') {
+          if (told.state === 'rejected') publishDecision(plan, false);
+          throw endError(told, plan.deniedStatus);
+        }
       }
       if (result.state !== 'admitted' || asked.heartbeat) {
         const keeping = admission.keepFlow({ id, heartbeat: asked.heartbeat });
@@ -75,6 +79,7 @@ export class Flows {
         if (kept.status !== 'kept') throw await this.#endOf(id);
         leaseMs = kept.lease_ms ?? leaseMs;
       }
+      publishDecision(plan, true);
       this.#decided(id, asked, 'admitted', startedAtMs);
       return { id, leaseMs, limited: plan.limiters.length + plan.rates.length > 0, plan };
     } catch (error) {

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { type LabelMissing, labelMissing } from '../diagnostics.ts';
 import { SluiceError } from '../errors.ts';
 import { type Schedule, schedule } from '../policy/index.ts';
+import { publishDecision } from './decisions.ts';
 import type { LargestCosts } from './fairness.ts';
 import type { PolicyBook } from './policy-book.ts';
 import { rejection } from './rejections.ts';
@@ -76,10 +77,14 @@ export class Intake {
         version,
         timeoutMs,
         maxInflightMs,
+        refusing: plan.refusing,
         rates: plan.rates,
         queueLimits: plan.queueLimits,
       });
-      if (result.status === 'rejected') throw rejection(result, { config, controlPoint, plan });
+      if (result.status === 'rejected') {
+        publishDecision(plan, false, result);
+        throw rejection(result, { config, controlPoint, plan });
+      }
       if (result.status !== 'stale_version') {
         costs.saw(plan.queue, plan.cost);
         for (const label of plan.defaulted) {

@@ -1,5 +1,6 @@
 import { SluiceError } from '../errors.ts';
 import type { End, Follower, Piece } from '../stream/index.ts';
+import { decisionOf, publishDecision } from './decisions.ts';
 import type { Submitted } from './prompts.ts';
 import { endError } from './rejections.ts';
 
@@ -19,10 +20,13 @@ export interface OpenPromptParts {
 export class OpenPrompt {
   readonly #parts: OpenPromptParts;
   #isClosed = false;
+  /** Whether its policies have heard that it was let in, or was not. */
+  #isDecided = false;
   #firstTokenAt: number | undefined;
 
   constructor(parts: OpenPromptParts) {
     this.#parts = parts;
+    if (parts.submitted.result.state !== 'waiting') this.#decide(true);
   }
 
   get id(): string {
@@ -33,6 +37,7 @@ export class OpenPrompt {
   async next(): Promise<Piece> {
     const piece = await this.#parts.follower.next();
     if (piece.kind === 'events') this.#firstTokenAt ??= performance.now();
+    this.#decide(decisionOf(piece));
     return piece;
   }
 
@@ -53,6 +58,12 @@ export class OpenPrompt {
   /** It is over. `outcome`: `done`, or an error's code. */
   async close(outcome: string): Promise<void> {
     await this.#close(outcome);
+  }
+
+  #decide(accepted: boolean | undefined): void {
+    if (this.#isDecided || accepted === undefined) return;
+    this.#isDecided = true;
+    publishDecision(this.#parts.submitted, accepted);
   }
 
   async #close(outcome: string): Promise<boolean> {

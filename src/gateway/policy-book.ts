@@ -1,7 +1,13 @@
-import type { Admission, ConfigureResult, PolicyRecord } from '../admission/index.ts';
+import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import type { Problem } from '../document.ts';
-import { limitsOf, type Policy, PolicyError, parsePolicy } from '../policy/index.ts';
+import {
+  limitsOf,
+  type Policy,
+  PolicyError,
+  parsePolicy,
+  policyWarnings,
+} from '../policy/index.ts';
 
 /**
  * The policies this gateway schedules with, and their version in Redis. A step refuses a schedule
@@ -64,8 +70,9 @@ export function knownControlPoints(book: PolicyBook, config: Config): readonly s
 }
 
 /**
- * Brings the config's policies and replicas to Redis, and returns warnings about those that were not
- * applied. Throws PolicyError with all problems of all.
+ * Brings the config's policies and replicas to Redis, and returns warnings: about policies that were
+ * not applied, and about what has no effect in those that were. Throws PolicyError with all problems
+ * of all.
  */
 export async function applyConfig(admission: Admission, config: Config): Promise<string[]> {
   const { records, problems } = readPolicies(config.policies);
@@ -86,10 +93,15 @@ export async function applyConfig(admission: Admission, config: Config): Promise
       ]),
   );
   const result = await admission.configure({ policies: records, replicas });
-  return keptWarnings(result, records);
+  const { kept = [] } = result;
+  const used = records.filter(({ name }) => !kept.includes(name));
+  const unused = used.flatMap(({ source, document }) =>
+    policyWarnings(document).map((warning) => `${source}: ${warning}`),
+  );
+  return [...keptWarnings(kept, records), ...unused];
 }
 
-function keptWarnings({ kept = [] }: ConfigureResult, records: readonly PolicyRecord[]): string[] {
+function keptWarnings(kept: readonly string[], records: readonly PolicyRecord[]): string[] {
   return kept.map((name) => {
     const source = records.find((record) => record.name === name)?.source;
     return (

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admission, PolicyRecord } from '../admission/index.ts';
-import { isMapping, type Problem } from '../document.ts';
+import type { Problem } from '../document.ts';
 import { SluiceError } from '../errors.ts';
-import { PolicyError, parseLimiter, parseQueueKey } from '../policy/index.ts';
+import { nameIn, PolicyError, parseLimiter, parseQueueKey } from '../policy/index.ts';
 import { policyRecord } from './policy-book.ts';
 import type { Rekeyer } from './rekeyer.ts';
 
@@ -137,10 +137,10 @@ function isUnder(queue: string, name: string): boolean {
 
 function recordFor(name: string, document: unknown): PolicyRecord {
   const problems: Problem[] = [];
-  const policy = isMapping(document) && isMapping(document.policy) ? document.policy : {};
-  if (typeof policy.policy_name === 'string' && policy.policy_name !== name) {
+  const stated = nameIn(document);
+  if (typeof stated.name === 'string' && stated.name !== name) {
     const reason = 'must be the name in the path: one is changed by its own name';
-    problems.push({ path: 'policy.policy_name', reason });
+    problems.push({ path: stated.path, reason });
   }
   try {
     const record = policyRecord(apiSource, document);

@@ -4,6 +4,7 @@ import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { parseYaml } from '../document.ts';
 import { SluiceError } from '../errors.ts';
+import { policyWarnings } from '../policy/index.ts';
 import { checkAdmin } from './caller.ts';
 import { type PolicyChanges, unknownPolicy } from './policy-changes.ts';
 
@@ -47,7 +48,8 @@ export function policyRoutes(
       const { record, isNew } = await changes.apply(name, request.body ?? null);
       log.info({ policy: name, version: record.version }, 'policy put over HTTP');
       reply.code(isNew ? 201 : 200);
-      return policyView(record);
+      const warnings = policyWarnings(request.body);
+      return { ...policyView(record), ...(warnings.length > 0 && { warnings }) };
     },
   );
 

@@ -3,8 +3,10 @@ import { type Admission, makeId, type SubmitResult, streamKey } from '../admissi
 import type { Config } from '../config.ts';
 import { type PromptEnded, promptEnded } from '../diagnostics.ts';
 import { SluiceError } from '../errors.ts';
+import type { Schedule } from '../policy/index.ts';
 import { type ClientPrompt, encodePrompt } from '../protocols/index.ts';
 import { type Answer, type Follower, readAnswer } from '../stream/index.ts';
+import { publishDecision } from './decisions.ts';
 import { type IdempotencyKey, IdempotencyKeys } from './idempotency.ts';
 import type { Asked, Intake } from './intake.ts';
 import { OpenPrompt } from './open-prompt.ts';
@@ -26,6 +28,8 @@ export interface Submitted {
   readonly longestMs: number;
   /** HTTP status of its policy for one that waited too long. */
   readonly deniedStatus: number | undefined;
+  /** The policies that are still to hear whether it is let in. */
+  readonly alerting: Schedule['alerting'];
   readonly result: Extract<SubmitResult, { status: 'accepted' | 'known' }>;
 }
 
@@ -68,6 +72,8 @@ export class Prompts {
   /** A prompt that goes on without its client, to be fetched later. */
   async submitJob(prompt: Prompt, key?: IdempotencyKey): Promise<Submitted> {
     const { submitted } = await this.#begin(prompt, key, () => undefined, undefined);
+    // Nobody here hears what becomes of it: that it was taken in is what counts.
+    publishDecision(submitted, true);
     return submitted;
   }
 
@@ -179,8 +185,9 @@ export class Prompts {
         body: encodePrompt(prompt.client),
       },
     );
-    const { deniedStatus } = plan;
-    return { id, controlPoint, longestMs: timeoutMs + maxInflightMs, deniedStatus, result };
+    const longestMs = timeoutMs + maxInflightMs;
+    const alerting = result.status === 'accepted' ? plan.alerting : [];
+    return { id, controlPoint, longestMs, deniedStatus: plan.deniedStatus, alerting, result };
   }
 }
 

@@ -17,7 +17,10 @@ type Rejected = Extract<SubmitResult, { status: 'rejected' }>;
 interface Submitted {
   readonly config: Config;
   readonly controlPoint: string;
-  readonly plan: Pick<Schedule, 'queueLimits' | 'rateDeniedStatus'>;
+  readonly plan: Pick<
+    Schedule,
+    'queueLimits' | 'refusing' | 'rateDeniedStatus' | 'limitDeniedStatus'
+  >;
 }
 
 /** The error for a submit that was rejected, with the time after which to try again. */
@@ -34,11 +37,15 @@ export function rejection(result: Rejected, submitted: Submitted): SluiceError {
         retryAfterMs,
         cause: staleId,
       });
-    case 'rate_limited':
-      return new SluiceError('rate_limited', `the rate limit of ${ownerOf(limiter)} is used up`, {
+    case 'rate_limited': {
+      const { plan } = submitted;
+      const isRate = !plan.refusing.includes(limiter);
+      const what = isRate ? 'rate limit' : 'concurrency limit';
+      return new SluiceError('rate_limited', `the ${what} of ${ownerOf(limiter)} is used up`, {
         retryAfterMs,
-        httpStatus: submitted.plan.rateDeniedStatus,
+        httpStatus: isRate ? plan.rateDeniedStatus : plan.limitDeniedStatus,
       });
+    }
     case 'over_capacity': {
       const message = `the request costs more tokens than the bucket of ${ownerOf(limiter)} ever holds`;
       return new SluiceError('invalid_request', message, { param: 'tokens' });

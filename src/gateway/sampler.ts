@@ -40,6 +40,9 @@ export class Sampler {
         fairness: fairnessGaps(view.nodes, costs),
         waiting: waitingAt(view, known),
         slots: slotsOf(view),
+        alerters: book.policies.flatMap(({ name: policy, alerter }) =>
+          alerter === undefined ? [] : [{ policy, ...alerter }],
+        ),
       } satisfies ClusterSample);
     } catch (error) {
       onError(error);

@@ -64,6 +64,8 @@ function limitViews(policy: Policy, view: DomainView): object[] {
       }));
     }
     const in_flight = view.inFlight[key] ?? 0;
+    // Nobody waits for a limit that refuses.
+    if (policy.kind === 'limit') return [{ key: readable(key), ...limitView(limit), in_flight }];
     return [{ key: readable(key), ...limitView(limit), in_flight, waiting: node?.waiting ?? 0 }];
   });
 }

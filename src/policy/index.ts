@@ -11,12 +11,15 @@ export {
   type QueueName,
 } from './names.ts';
 export { limitsOf, PolicyError, parsePolicy } from './parse.ts';
+export { tokensRange } from './parts.ts';
+export { nameIn } from './read.ts';
 export { schedule } from './schedule.ts';
-export { tokensRange } from './schema.ts';
 export type {
+  Alerter,
   Bucket,
   ConcurrencyPolicy,
   Limit,
+  LimitPolicy,
   Policy,
   QuotaPolicy,
   RatePolicy,
@@ -36,3 +39,4 @@ export {
   parseTokens,
   validateLabels,
 } from './values.ts';
+export { policyWarnings } from './warnings.ts';

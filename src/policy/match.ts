@@ -1,10 +1,7 @@
-/**
- * Label matchers as Aperture writes them: all given parts must hold. Reading them and asking them.
- * `label_matches` (a regular expression) is refused: Aperture's engine matches in linear time,
- * JavaScript's does not, and the labels come from callers.
- */
+/** Label matchers as Aperture writes them: all given parts must hold. Reading them and asking them. */
 import Type, { type Static } from 'typebox';
 import { checked, didYouMean, isMapping, join, type Problem, shown, text } from '../document.ts';
+import { compileRegex, type Regex } from './regex.ts';
 
 /** A condition on one label; without the label, `NotIn` and `DoesNotExist` hold (as in Kubernetes). */
 export interface Requirement {
@@ -18,7 +15,8 @@ export type Expression =
   | { readonly kind: 'not'; readonly of: Expression }
   | { readonly kind: 'all' | 'any'; readonly of: readonly Expression[] }
   | { readonly kind: 'exists'; readonly key: string }
-  | { readonly kind: 'equals'; readonly key: string; readonly value: string };
+  | { readonly kind: 'equals'; readonly key: string; readonly value: string }
+  | { readonly kind: 'matches'; readonly key: string; readonly regex: Regex };
 
 /** All parts must hold; one without parts holds for every request. */
 export interface LabelMatcher {
@@ -27,8 +25,11 @@ export interface LabelMatcher {
   readonly expression?: Expression;
 }
 
+/** Characters that the key of a label has at most. */
+export const labelKeyMost = 128;
+
 /** A label key as a policy names it. */
-export const labelKey = text(128);
+const labelKey = text(labelKeyMost);
 
 const labelValue = Type.String({ expect: 'a text (put numbers in quotes)' });
 
@@ -105,6 +106,10 @@ function holds(expression: Expression, labels: Readonly<Record<string, string>>)
       return own(labels, expression.key) !== undefined;
     case 'equals':
       return own(labels, expression.key) === expression.value;
+    case 'matches': {
+      const value = own(labels, expression.key);
+      return value !== undefined && expression.regex(value);
+    }
   }
 }
 
@@ -120,9 +125,10 @@ function judgeRequirement(given: unknown, path: string, problems: Problem[]): vo
   problems.push({ path: join(path, 'values'), reason });
 }
 
-const kinds = ['not', 'all', 'any', 'label_exists', 'label_equals'];
+const kinds = ['not', 'all', 'any', 'label_exists', 'label_equals', 'label_matches'];
 const listSchema = Type.Object({ of: Type.Array(Type.Unknown(), { minItems: 1, maxItems: 64 }) });
 const equalsSchema = Type.Object({ label: labelKey, value: labelValue });
+const matchesSchema = Type.Object({ label: labelKey, regex: text(1024) });
 
 function parseExpression(
   given: unknown,
@@ -156,14 +162,14 @@ function parseExpression(
       const equals = checked(equalsSchema, inner, at, problems);
       return equals && { kind: 'equals', key: equals.label, value: equals.value };
     }
-    case 'label_matches':
-      problems.push({
-        path: at,
-        reason:
-          'regular expressions are not supported, because callers choose what they run on; ' +
-          'use label_equals, label_exists or match_list with In',
-      });
+    case 'label_matches': {
+      const read = checked(matchesSchema, inner, at, problems);
+      if (read === undefined) return undefined;
+      const regex = compileRegex(read.regex);
+      if (typeof regex === 'function') return { kind: 'matches', key: read.label, regex };
+      problems.push({ path: join(at, 'regex'), reason: regex.reason });
       return undefined;
+    }
     default:
       problems.push({
         path: at,

@@ -1,17 +1,20 @@
 /** Reads a values file into a policy, or says everything that is wrong with it. */
-import { checked, deepFreeze, join, type Problem, parseDuration } from '../document.ts';
+import { deepFreeze, type Problem, parseDuration } from '../document.ts';
 import { SluiceError } from '../errors.ts';
 import { parseMatcher } from './match.ts';
 import { labelLimit, policyLimiter } from './names.ts';
-import {
-  type GivenParameters,
-  type GivenRateLimiter,
-  type GivenScheduler,
-  type GivenSelectors,
-  schemaFor,
-} from './schema.ts';
+import type {
+  GivenAlerter,
+  GivenConcurrencyLimiter,
+  GivenParameters,
+  GivenRateLimiter,
+  GivenScheduler,
+  GivenSelectors,
+} from './parts.ts';
+import { readValues } from './read.ts';
 import { structureOf, versionOf } from './structure.ts';
 import type {
+  Alerter,
   Bucket,
   Limit,
   Policy,
@@ -36,34 +39,43 @@ export class PolicyError extends SluiceError {
 }
 
 /**
- * The policy in a values file (parsed JSON or YAML), frozen. Throws a {@link PolicyError} with every
- * problem at once. Fields of Aperture's that have no meaning here (`uri`, `alerter`, `agent_group`,
- * `max_idle_time`, `lazy_sync`) are checked and otherwise ignored.
+ * The policy in a values file or in the flat form (parsed JSON or YAML), frozen. Throws a
+ * {@link PolicyError} with every problem at once. What is checked and otherwise not used,
+ * `policyWarnings` names.
  */
 export function parsePolicy(document: unknown): Policy {
-  const problems: Problem[] = plainProblems(document);
-  if (problems.length > 0) throw new PolicyError(problems);
-  const values = checked(schemaFor(document), document, '', problems);
+  const problems: Problem[] = [];
+  const values = readValues(document, problems);
   if (values === undefined) throw new PolicyError(problems);
   const common = {
     name: values.policy.policy_name,
+    // Of what was given, so that what was put last is what is kept; but who waits stays where it is
+    // when a document takes the place of one in the other form.
     version: versionOf(document),
-    structure: structureOf(document),
+    structure: structureOf(values),
     document: structuredClone(document),
   };
   switch (values.blueprint) {
     case 'concurrency-scheduling/base': {
       const block = values.policy.concurrency_scheduler;
-      const limiter = block.concurrency_limiter;
       return deepFreeze<Policy>({
         ...common,
         kind: 'concurrency',
         selectors: parseSelectors(block.selectors),
-        ...given('limitByLabelKey', limiter.limit_by_label_key),
-        maxConcurrency: block.max_concurrency,
-        perLabel: inKeyOrder(limiter.per_label ?? {}),
-        maxInflightMs: milliseconds(limiter.max_inflight_duration),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
+        ...parseSlots(block.max_concurrency, block.concurrency_limiter),
         scheduler: parseScheduler(block.scheduler ?? {}),
+      });
+    }
+    case 'concurrency-limiting/base': {
+      const block = values.policy.concurrency_limiter;
+      return deepFreeze<Policy>({
+        ...common,
+        kind: 'limit',
+        selectors: parseSelectors(block.selectors),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
+        ...parseSlots(block.max_concurrency, block.parameters),
+        ...given('deniedStatus', block.request_parameters?.denied_response_status_code),
       });
     }
     case 'quota-scheduling/base': {
@@ -72,7 +84,8 @@ export function parsePolicy(document: unknown): Policy {
         ...common,
         kind: 'quota',
         selectors: parseSelectors(block.selectors),
-        ...given('limitByLabelKey', labelKeyOf(block.rate_limiter)),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
+        ...given('limitByLabelKey', limitKeyOf(block.rate_limiter)),
         bucket: parseBucket(block, block.rate_limiter),
         scheduler: parseScheduler(block.scheduler ?? {}),
       });
@@ -83,9 +96,10 @@ export function parsePolicy(document: unknown): Policy {
         ...common,
         kind: 'rate',
         selectors: parseSelectors(block.selectors),
-        ...given('limitByLabelKey', labelKeyOf(block.parameters)),
+        ...given('alerter', parseAlerter(block.alerter, common.name)),
+        ...given('limitByLabelKey', limitKeyOf(block.parameters)),
         bucket: parseBucket(block, block.parameters),
-        ...given('tokensLabelKey', block.request_parameters?.tokens_label_key),
+        ...given('tokensLabelKey', stated(block.request_parameters?.tokens_label_key)),
         ...given('deniedStatus', block.request_parameters?.denied_response_status_code),
       });
     }
@@ -98,7 +112,7 @@ export function limitsOf(policy: Policy): Record<string, Limit> {
     policy.limitByLabelKey === undefined
       ? policyLimiter(policy.name)
       : labelLimit(policy.name, policy.limitByLabelKey);
-  if (policy.kind !== 'concurrency') return { [own]: policy.bucket };
+  if (policy.kind === 'rate' || policy.kind === 'quota') return { [own]: policy.bucket };
   const perLabel = Object.entries(policy.perLabel).map(([label, slots]): [string, number] => [
     labelLimit(policy.name, label),
     slots,
@@ -111,6 +125,21 @@ function parseSelectors(selectors: GivenSelectors): Selector[] {
     controlPoint,
     ...given('matcher', matcher && parseMatcher(matcher)),
   }));
+}
+
+function parseAlerter(alerter: GivenAlerter | undefined, policy: string): Alerter | undefined {
+  if (alerter === undefined) return undefined;
+  const { alert_name: name = policy, severity = 'info', labels = {} } = alerter;
+  return { name, severity, resolveMs: milliseconds(alerter.resolve_timeout ?? '5s'), labels };
+}
+
+function parseSlots(maxConcurrency: number, limiter: GivenConcurrencyLimiter) {
+  return {
+    ...given('limitByLabelKey', stated(limiter.limit_by_label_key)),
+    maxConcurrency,
+    perLabel: inKeyOrder(limiter.per_label ?? {}),
+    maxInflightMs: milliseconds(limiter.max_inflight_duration),
+  };
 }
 
 function parseBucket(
@@ -126,8 +155,8 @@ function parseBucket(
   };
 }
 
-function labelKeyOf(limiter: GivenRateLimiter): string | undefined {
-  return limiter.limit_by_label_key ?? limiter.label_key;
+function limitKeyOf(limiter: GivenRateLimiter): string | undefined {
+  return stated(limiter.limit_by_label_key) ?? stated(limiter.label_key);
 }
 
 function parseScheduler(scheduler: GivenScheduler): Scheduler {
@@ -140,10 +169,10 @@ function parseScheduler(scheduler: GivenScheduler): Scheduler {
   );
   const margin = scheduler.decision_deadline_margin;
   return {
-    ...given('priorityLabelKey', scheduler.priority_label_key),
-    ...given('tokensLabelKey', scheduler.tokens_label_key),
-    ...given('workloadLabelKey', scheduler.workload_label_key),
-    ...given('fairnessLabelKey', scheduler.fairness_label_key),
+    ...given('priorityLabelKey', stated(scheduler.priority_label_key)),
+    ...given('tokensLabelKey', stated(scheduler.tokens_label_key)),
+    ...given('workloadLabelKey', stated(scheduler.workload_label_key)),
+    ...given('fairnessLabelKey', stated(scheduler.fairness_label_key)),
     workloads,
     default: parseParameters(scheduler.default_workload_parameters ?? {}),
     deadlineMarginMs: margin === undefined ? 10 : milliseconds(margin),
@@ -160,6 +189,11 @@ function parseParameters(parameters: GivenParameters): WorkloadParameters {
     ...given('queueTimeoutMs', timeout === undefined ? undefined : milliseconds(timeout)),
     ...given('maxQueueLength', parameters.max_queue_length),
   };
+}
+
+/** A label key; the empty text says that there is none. */
+function stated(key: string | undefined): string | undefined {
+  return key === '' ? undefined : key;
 }
 
 /** The property, or nothing where the document leaves the field out. */
@@ -180,39 +214,4 @@ function milliseconds(text: string): number {
   const ms = parseDuration(text);
   if (ms === undefined) throw new Error(`the schema let pass the duration ${text}`);
   return ms;
-}
-
-const mostNodes = 20_000;
-const mostDepth = 32;
-
-/** What is no plain data or too large to be looked at further; also ends the cycles YAML can make. */
-function plainProblems(document: unknown): Problem[] {
-  let nodes = 0;
-  const look = (value: unknown, path: string, depth: number): Problem | undefined => {
-    nodes += 1;
-    if (nodes > mostNodes) return { path: '', reason: `must have at most ${mostNodes} values` };
-    if (depth > mostDepth) return { path, reason: `must nest at most ${mostDepth} levels deep` };
-    if (typeof value === 'object' && value !== null) {
-      if (!Array.isArray(value) && !isPlain(value)) {
-        return { path, reason: 'must be plain data: texts, numbers, lists and mappings' };
-      }
-      const inner: [string | number, unknown][] = Array.isArray(value)
-        ? [...value.entries()]
-        : Object.entries(value);
-      for (const [key, item] of inner) {
-        const problem = look(item, join(path, key), depth + 1);
-        if (problem !== undefined) return problem;
-      }
-      return undefined;
-    }
-    if (value === null || ['string', 'number', 'boolean'].includes(typeof value)) return undefined;
-    return { path, reason: `must be plain data, not a ${typeof value}` };
-  };
-  const problem = look(document, '', 0);
-  return problem === undefined ? [] : [problem];
-}
-
-function isPlain(value: object): boolean {
-  const prototype: unknown = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null;
 }

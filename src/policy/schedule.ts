@@ -4,7 +4,10 @@ import { SluiceError } from '../errors.ts';
 import { matches } from './match.ts';
 import { labelLimiter, policyLimiter, poolLimiter, queueKey } from './names.ts';
 import type {
+  ConcurrencyPolicy,
+  LimitPolicy,
   Policy,
+  QuotaPolicy,
   RatePolicy,
   Request,
   Schedule,
@@ -32,9 +35,10 @@ type Read = (key: string | undefined) => string | undefined;
 export function schedule(policies: readonly Policy[], request: Request): Schedule {
   checkControlPoint(request.controlPoint);
   const applying = policies.filter((policy) => selects(policy, request)).sort(byName);
-  const slots = applying.filter((policy) => policy.kind === 'concurrency');
+  const slots = applying.filter(hasSlots);
+  const limits = applying.filter((policy) => policy.kind === 'limit');
   const rates = applying.filter((policy) => policy.kind === 'rate');
-  const ordering = applying.find((policy) => policy.kind !== 'rate');
+  const ordering = applying.find(hasScheduler);
   const scheduler = ordering?.scheduler ?? plainScheduler;
   const defaulted = new Set<string>();
   const read: Read = (key) => {
@@ -60,13 +64,19 @@ export function schedule(policies: readonly Policy[], request: Request): Schedul
     fairnessKey,
     cost,
     limiters,
+    refusing: limits.flatMap((policy) => [
+      ...labelLimiters(policy, read),
+      ...globalLimiters(policy),
+    ]),
     rates: ratesOf(rates, read),
     queue: queueKey({ policy, workload, priority, fairnessKey, limiters }),
     queueTimeoutMs: patienceOf(scheduler, parameters, request.timeoutMs),
     maxInflightMs: smallest(slots.map(({ maxInflightMs }) => maxInflightMs)),
     deniedStatus: scheduler.deniedStatus,
-    rateDeniedStatus: rates.find(({ deniedStatus }) => deniedStatus !== undefined)?.deniedStatus,
+    rateDeniedStatus: firstStatus(rates),
+    limitDeniedStatus: firstStatus(limits),
     queueLimits: queueLimitsOf(applying, parameters),
+    alerting: alertingOf(applying),
     defaulted: [...defaulted],
   };
 }
@@ -77,6 +87,14 @@ function selects(policy: Policy, request: Request): boolean {
       controlPoint === request.controlPoint &&
       (matcher === undefined || matches(matcher, request.labels)),
   );
+}
+
+function hasSlots(policy: Policy): policy is ConcurrencyPolicy | LimitPolicy {
+  return policy.kind === 'concurrency' || policy.kind === 'limit';
+}
+
+function hasScheduler(policy: Policy): policy is ConcurrencyPolicy | QuotaPolicy {
+  return policy.kind === 'concurrency' || policy.kind === 'quota';
 }
 
 /** By code unit, so that every gateway sorts alike whatever its locale. */
@@ -115,7 +133,7 @@ function costOf(
 
 /** Slots before quotas, which are spent once they are taken; of each the most specific first. */
 function limitersOf(policies: readonly Policy[], pool: string | undefined, read: Read): string[] {
-  const slots = policies.filter((policy) => policy.kind === 'concurrency');
+  const slots = policies.filter(hasSlots);
   const quotas = policies.filter((policy) => policy.kind === 'quota');
   return [
     ...slots.flatMap((policy) => labelLimiters(policy, read)),
@@ -128,7 +146,7 @@ function limitersOf(policies: readonly Policy[], pool: string | undefined, read:
 
 /** A limit for each value of a label lets a request without the label pass. */
 function labelLimiters(policy: Policy, read: Read): string[] {
-  const keys = policy.kind === 'concurrency' ? Object.keys(policy.perLabel) : [];
+  const keys = hasSlots(policy) ? Object.keys(policy.perLabel) : [];
   if (policy.limitByLabelKey !== undefined) keys.push(policy.limitByLabelKey);
   return keys.flatMap((key) => {
     const value = read(key);
@@ -151,15 +169,19 @@ function ratesOf(policies: readonly RatePolicy[], read: Read): Schedule['rates']
   });
 }
 
+function alertingOf(policies: readonly Policy[]): Schedule['alerting'] {
+  return policies
+    .filter(({ alerter }) => alerter !== undefined)
+    .map((policy) => ({ policy: policy.name, letsWait: hasScheduler(policy) }));
+}
+
 /** Where a policy sets no limit there is none of its own; the domain's holds all the same. */
 function queueLimitsOf(
   policies: readonly Policy[],
   parameters: WorkloadParameters,
 ): Schedule['queueLimits'] {
   const controlPoint = smallest(
-    policies.flatMap((policy) =>
-      policy.kind === 'rate' ? [] : (policy.scheduler.maxQueueLength ?? []),
-    ),
+    policies.filter(hasScheduler).flatMap(({ scheduler }) => scheduler.maxQueueLength ?? []),
   );
   const workload = parameters.maxQueueLength;
   return {
@@ -181,6 +203,11 @@ function patienceOf(
   // At least 1 ms, so that a deadline shorter than the margin is a deadline still.
   const own = Math.max(1, timeoutMs - scheduler.deadlineMarginMs);
   return smallest([own, parameters.queueTimeoutMs ?? own]);
+}
+
+/** Policies are in name order: the same one on every gateway. */
+function firstStatus(policies: readonly { readonly deniedStatus?: number }[]): number | undefined {
+  return policies.find(({ deniedStatus }) => deniedStatus !== undefined)?.deniedStatus;
 }
 
 function smallest(values: readonly number[]): number | undefined {

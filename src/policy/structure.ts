@@ -16,6 +16,7 @@ export function structureOf(document: unknown): string {
   return hashOf(sorted(withoutAmounts(document, '')));
 }
 
+const slotAmounts = ['max_inflight_duration', 'max_idle_time'];
 const limiterAmounts = [
   'interval',
   'continuous_fill',
@@ -23,7 +24,14 @@ const limiterAmounts = [
   'max_idle_time',
   'lazy_sync',
 ];
-const blockAmounts = ['max_concurrency', 'bucket_capacity', 'fill_amount', 'alerter'];
+const blockAmounts = [
+  'max_concurrency',
+  'bucket_capacity',
+  'fill_amount',
+  'alerter',
+  'selectors[].agent_group',
+  'selectors[].service',
+];
 const schedulerAmounts = [
   'max_queue_length',
   'default_workload_parameters.queue_timeout',
@@ -32,24 +40,51 @@ const schedulerAmounts = [
   'workloads[].parameters.max_queue_length',
 ];
 
+const scheduling = 'policy.concurrency_scheduler';
+const limiting = 'policy.concurrency_limiter';
+const quota = 'policy.quota_scheduler';
+const rate = 'policy.rate_limiter';
+
 /** By path and not by name, since a label may be named like any of them. */
 const amounts: ReadonlySet<string> = new Set([
   'uri',
-  ...below('policy.concurrency_scheduler', blockAmounts),
-  ...below('policy.concurrency_scheduler.concurrency_limiter', [
-    'max_inflight_duration',
-    'max_idle_time',
-  ]),
-  ...below('policy.concurrency_scheduler.scheduler', schedulerAmounts),
-  ...below('policy.quota_scheduler', blockAmounts),
-  ...below('policy.quota_scheduler.rate_limiter', limiterAmounts),
-  ...below('policy.quota_scheduler.scheduler', schedulerAmounts),
-  ...below('policy.rate_limiter', blockAmounts),
-  ...below('policy.rate_limiter.parameters', limiterAmounts),
+  ...[scheduling, limiting, quota, rate].flatMap((block) => below(block, blockAmounts)),
+  ...below(`${scheduling}.concurrency_limiter`, slotAmounts),
+  ...below(`${scheduling}.scheduler`, schedulerAmounts),
+  ...below(`${limiting}.parameters`, slotAmounts),
+  `${limiting}.request_parameters`,
+  ...below(`${quota}.rate_limiter`, limiterAmounts),
+  ...below(`${quota}.scheduler`, schedulerAmounts),
+  ...below(`${rate}.parameters`, limiterAmounts),
 ]);
 
-/** Its keys say which limiters a request needs, its values are amounts. */
-const perLabel = 'policy.concurrency_scheduler.concurrency_limiter.per_label';
+/** Label keys, of which an empty one says the same as none. */
+const labelKeys: ReadonlySet<string> = new Set(
+  [
+    `${scheduling}.concurrency_limiter`,
+    `${scheduling}.scheduler`,
+    `${limiting}.parameters`,
+    `${quota}.rate_limiter`,
+    `${quota}.scheduler`,
+    `${rate}.parameters`,
+    `${rate}.request_parameters`,
+  ].flatMap((path) =>
+    below(path, [
+      'limit_by_label_key',
+      'label_key',
+      'priority_label_key',
+      'tokens_label_key',
+      'workload_label_key',
+      'fairness_label_key',
+    ]),
+  ),
+);
+
+/** Their keys say which limiters a request needs, their values are amounts. */
+const perLabel = [
+  `${scheduling}.concurrency_limiter.per_label`,
+  `${limiting}.parameters.per_label`,
+];
 
 function below(path: string, fields: readonly string[]): string[] {
   return fields.map((field) => `${path}.${field}`);
@@ -59,10 +94,10 @@ function below(path: string, fields: readonly string[]): string[] {
 function withoutAmounts(value: unknown, path: string): unknown {
   if (Array.isArray(value)) return value.map((item) => withoutAmounts(item, `${path}[]`));
   if (!isMapping(value)) return value;
-  if (path === perLabel) return Object.keys(value).toSorted();
+  if (perLabel.includes(path)) return Object.keys(value).toSorted();
   const kept = Object.entries(value).flatMap(([key, inner]): [string, unknown][] => {
     const at = path === '' ? key : `${path}.${key}`;
-    if (amounts.has(at)) return [];
+    if (amounts.has(at) || (inner === '' && labelKeys.has(at))) return [];
     const left = withoutAmounts(inner, at);
     return isEmpty(left) ? [] : [[key, left]];
   });

@@ -64,6 +64,15 @@ export interface Bucket {
 /** What a limit key may have in use: so many slots, or what its bucket holds. */
 export type Limit = number | Bucket;
 
+/** What is told when too few of the requests under a policy are accepted. */
+export interface Alerter {
+  readonly name: string;
+  readonly severity: 'info' | 'warn' | 'crit';
+  /** How long the alert stays after its reason is gone, in milliseconds. */
+  readonly resolveMs: number;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
 interface AnyPolicy {
   readonly name: string;
   /** SHA-256 of the document's canonical JSON, its first 16 hexadecimal digits. */
@@ -78,18 +87,30 @@ interface AnyPolicy {
   readonly selectors: readonly Selector[];
   /** The limit holds for each value of this label, and not for requests without it. */
   readonly limitByLabelKey?: string;
+  readonly alerter?: Alerter;
 }
 
-/** Slots, and an order for who waits for them: `concurrency-scheduling/base`. */
-export interface ConcurrencyPolicy extends AnyPolicy {
-  readonly kind: 'concurrency';
+/** A limit of what holds slots at a time. */
+interface SlotsPolicy extends AnyPolicy {
   /** Slots: in all, or for each value of `limitByLabelKey`. */
   readonly maxConcurrency: number;
   /** Slots for each value of a label, beside `maxConcurrency`: label key -> slots. */
   readonly perLabel: Readonly<Record<string, number>>;
   /** How long an admitted request may hold its slots, in milliseconds. */
   readonly maxInflightMs: number;
+}
+
+/** Slots, and an order for who waits for them: `concurrency-scheduling/base`. */
+export interface ConcurrencyPolicy extends SlotsPolicy {
+  readonly kind: 'concurrency';
   readonly scheduler: Scheduler;
+}
+
+/** Slots; who finds none free is refused at once: `concurrency-limiting/base`. */
+export interface LimitPolicy extends SlotsPolicy {
+  readonly kind: 'limit';
+  /** HTTP status of the answer to a request that was refused, where the policy names one. */
+  readonly deniedStatus?: number;
 }
 
 /** Tokens over time, and an order for who waits for them: `quota-scheduling/base`. */
@@ -110,7 +131,7 @@ export interface RatePolicy extends AnyPolicy {
 }
 
 /** One parsed values file. Frozen. */
-export type Policy = ConcurrencyPolicy | QuotaPolicy | RatePolicy;
+export type Policy = ConcurrencyPolicy | LimitPolicy | QuotaPolicy | RatePolicy;
 
 /** What scheduling needs to know of a request. */
 export interface Request {
@@ -144,6 +165,8 @@ export interface Schedule {
    * of quotas, which it takes its cost from.
    */
   readonly limiters: readonly string[];
+  /** Those of `limiters` that refuse who finds them full, in place of letting it wait. */
+  readonly refusing: readonly string[];
   /**
    * What it takes at once, before it waits: tokens of rate limiters' buckets, in name order of their
    * policies. One that says it takes 0 tokens has no entry.
@@ -159,11 +182,19 @@ export interface Schedule {
   readonly deniedStatus: number | undefined;
   /** HTTP status for one that a rate limiter refused; that of `rate_limited` when undefined. */
   readonly rateDeniedStatus: number | undefined;
+  /** The same for one that a limiter in `refusing` refused. */
+  readonly limitDeniedStatus: number | undefined;
   /**
    * How many requests may wait, where a policy says so: at its control point, the smallest of the
    * applying policies'; in its workload, that of the policy that gives the order.
    */
   readonly queueLimits: { readonly controlPoint?: number; readonly workload?: number };
+  /** The applying policies that have an alerter, which hears how the request is decided. */
+  readonly alerting: readonly {
+    readonly policy: string;
+    /** Whether it has an order of who waits, or refuses at once. */
+    readonly letsWait: boolean;
+  }[];
   /** Label keys that a policy asked for and the request lacks; each fell back to its default. */
   readonly defaulted: readonly string[];
 }

@@ -5,7 +5,7 @@
  */
 import { isPrintable, shown } from '../document.ts';
 import { SluiceError } from '../errors.ts';
-import { priorityRange, tokensRange } from './schema.ts';
+import { priorityRange, tokensRange } from './parts.ts';
 
 /** How much a request may bring along; `config.limits` has this shape. */
 export interface LabelLimits {

@@ -4,6 +4,7 @@ import { NodeSDK } from '@opentelemetry/sdk-node';
 import {
   type AttemptEnded,
   attemptEnded,
+  type ClusterSample,
   clusterSampled,
   type FlowDecided,
   flowDecided,
@@ -11,8 +12,11 @@ import {
   labelMissing,
   type PromptEnded,
   promptEnded,
+  type RequestDecided,
+  requestDecided,
 } from '../diagnostics.ts';
 import { clusterGauges } from './cluster-gauges.ts';
+import { PolicyAlerts, policyAlertGauges } from './policy-alerts.ts';
 
 /** How long a stop waits for the last spans and metrics to be taken, ms. */
 const flushMs = 2_000;
@@ -82,12 +86,16 @@ export function startOpenTelemetry(serviceName: string): () => Promise<void> {
     const { policy, label } = message as LabelMissing;
     missing.add(1, { policy, label });
   };
+  const alerts = new PolicyAlerts();
+  policyAlertGauges(meter, alerts);
   const listeners = [
     [promptEnded, onPrompt],
     [flowDecided, onFlow],
     [attemptEnded, onAttempt],
     [labelMissing, onMissing],
     [clusterSampled, clusterGauges(meter)],
+    [clusterSampled, (message: unknown) => alerts.onSample(message as ClusterSample)],
+    [requestDecided, (message: unknown) => alerts.onDecision(message as RequestDecided)],
   ] as const;
   for (const [{ name }, listener] of listeners) subscribe(name, listener);
   return async () => {

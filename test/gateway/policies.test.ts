@@ -4,7 +4,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { stringify } from 'yaml';
 import { policyRecord } from '../../src/gateway/policy-book.ts';
 import { expectRefusal } from './errors.ts';
-import { putPolicy, quotaValues, rateValues, removePolicy, slotValues } from './policies.ts';
+import {
+  limitValues,
+  putPolicy,
+  quotaValues,
+  rateValues,
+  removePolicy,
+  slotValues,
+} from './policies.ts';
 import { newWorld, policyValues, type World } from './world.ts';
 
 let world: World;
@@ -38,6 +45,7 @@ test('a policy of each blueprint is put, read, listed and removed', async () => 
     slotValues({ name: 'slots', controlPoint: 'a', perLabel: { user_id: 2 } }),
     quotaValues({ name: 'quota.b', controlPoint: 'a', capacity: 100, fill: 10, interval: '1s' }),
     rateValues({ name: 'rate', controlPoint: 'b', capacity: 5, fill: 1, interval: '1m' }),
+    limitValues({ name: 'refusing', controlPoint: 'b', max: 3, perLabel: { user_id: 1 } }),
   ];
   for (const values of all) {
     const { policy_name: name } = values.policy;
@@ -54,7 +62,13 @@ test('a policy of each blueprint is put, read, listed and removed', async () => 
   }
   const { version, policies } = await list();
   expect(version).toBe(before.version + all.length);
-  expect(policies.map(({ name }) => name)).toEqual(['mistral', 'quota.b', 'rate', 'slots']);
+  expect(policies.map(({ name }) => name)).toEqual([
+    'mistral',
+    'quota.b',
+    'rate',
+    'refusing',
+    'slots',
+  ]);
   expect(await read('/v1/queues/a')).toEqual({
     control_point: 'a',
     waiting: 0,
@@ -66,7 +80,11 @@ test('a policy of each blueprint is put, read, listed and removed', async () => 
     workloads: [],
   });
   expect(await read('/v1/queues/b')).toMatchObject({
-    limits: [{ key: 'rate', limit: 5, fill_amount: 1, interval_ms: 60_000 }],
+    limits: [
+      { key: 'rate', limit: 5, fill_amount: 1, interval_ms: 60_000 },
+      { key: 'refusing.user_id', limit: 1, in_flight: 0 },
+      { key: 'refusing', limit: 3, in_flight: 0 },
+    ],
   });
   for (const { policy } of all) {
     const answer = await removePolicy(world.url, policy.policy_name);
@@ -88,6 +106,45 @@ test('the same content changes nothing, other content its version', async () => 
   expect(await other.json()).toMatchObject({ source: 'api', policy: policyValues(5) });
   expect((await list()).version).toBe(before.version + 1);
   await put('mistral', stringify(policyValues(4)));
+});
+
+test('what has no effect is said in the answer, and is not kept', async () => {
+  const values = limitValues({ name: 'warned', service: 'web' });
+  const answer = await putPolicy(world.url, values);
+  expect(answer.status).toBe(201);
+  const warnings = [
+    'policy.concurrency_limiter.selectors[0].service is not used: the control point alone says ' +
+      'where a policy applies',
+  ];
+  expect(await answer.json()).toMatchObject({ name: 'warned', policy: values, warnings });
+  expect(await read('/v1/policies/warned')).not.toHaveProperty('warnings');
+  await removePolicy(world.url, 'warned');
+});
+
+test('the flat form is put under its own name, and kept as it was given', async () => {
+  const flat = {
+    policy_name: 'flat',
+    limit_by_label_key: '',
+    max_inflight_duration: '60s',
+    max_concurrency: 2,
+    control_point: 'flat-point',
+  };
+  const answer = await put('flat', JSON.stringify(flat));
+  expect(answer.status).toBe(201);
+  expect(await answer.json()).toEqual({
+    name: 'flat',
+    version: expect.stringMatching(/^\w{16}$/),
+    source: 'api',
+    policy: flat,
+  });
+  expect(await read('/v1/policies/flat')).toMatchObject({ policy: flat });
+  expect(await read('/v1/queues/flat-point')).toMatchObject({
+    limits: [{ key: 'flat', limit: 2 }],
+  });
+  const misnamed = await put('other', JSON.stringify(flat));
+  const message = await expectRefusal(misnamed, 'openai', invalid('policy_name'));
+  expect(message).toContain('policy_name must be the name in the path');
+  await removePolicy(world.url, 'flat');
 });
 
 test('YAML as people write it, and JSON with tabs', async () => {

@@ -42,6 +42,31 @@ export function slotValues(
   } as Values;
 }
 
+export function limitValues(
+  options: Omit<Common, 'scheduler'> & {
+    readonly max?: number;
+    readonly perLabel?: Record<string, number>;
+    readonly service?: string;
+    readonly request?: object;
+    readonly alerter?: object;
+  },
+): Values {
+  const { name = 'limit', controlPoint = 'mistral-prompt', max = 4, perLabel, service } = options;
+  return {
+    blueprint: 'concurrency-limiting/base',
+    policy: {
+      policy_name: name,
+      concurrency_limiter: {
+        max_concurrency: max,
+        parameters: { max_inflight_duration: '60s', ...(perLabel && { per_label: perLabel }) },
+        ...(options.request && { request_parameters: options.request }),
+        ...(options.alerter && { alerter: options.alerter }),
+        selectors: [{ control_point: controlPoint, ...(service !== undefined && { service }) }],
+      },
+    },
+  } as Values;
+}
+
 interface BucketOptions {
   readonly capacity: number;
   /** Tokens added in each interval. */

@@ -4,8 +4,9 @@ import { expect, test } from 'vitest';
 import { startGateway } from '../../src/gateway/index.ts';
 import { createLog } from '../../src/telemetry/index.ts';
 import { startTestRedis, testRedis } from '../support/redis.ts';
+import { limitValues } from './policies.ts';
 import { startSluice } from './process.ts';
-import { configOf, policyValues } from './world.ts';
+import { configOf, newWorld, policyValues } from './world.ts';
 
 /** Runs it to its end, which is the exit code 1 and a message without a stack. */
 async function expectFailure(
@@ -132,4 +133,13 @@ test('an address open to others without keys is warned of', async () => {
   expect(await start({ api_keys: [{ key: 'a-key' }] })).not.toContain('without api_keys');
   expect(await start({ host: '127.0.0.1' })).not.toContain('without api_keys');
   await server.stop();
+});
+
+test('what has no effect in the policies of files is warned of, with where it stands', async () => {
+  const policies = [policyValues(4), limitValues({ service: 'web' })];
+  const world = await newWorld({ worker: false, config: { policies } });
+  expect(world.log()).toMatch(
+    /"level":40.*policies\[1\]: policy\.concurrency_limiter\.selectors\[0\]\.service is not used/,
+  );
+  expect(world.log()).not.toContain('policies[0]: ');
 });

@@ -72,7 +72,7 @@ test('workloads, matchers and durations are read into plain units', () => {
 
 test('a document with many mistakes is refused once, with all of them and what would be right', () => {
   const found = problemsIn({
-    blueprint: 'concurrency-limiting/base',
+    blueprint: 'load-scheduling/base',
     colour: 'blue',
     policy: {
       policy_name: '-',
@@ -81,14 +81,14 @@ test('a document with many mistakes is refused once, with all of them and what w
       concurrency_scheduler: {
         max_concurency: 2,
         max_concurrency: 0.5,
-        selectors: [{ control_point: 'a\nb', service: 'web' }, {}],
+        selectors: [{ control_point: 'a\nb', service: '' }, {}],
         concurrency_limiter: {
           max_inflight_duration: '60',
           limit_by_label_key: 'user_id',
           per_label: { user_id: 2, tenant: Number.NaN, 'a\u0001b': 1 },
         },
         scheduler: {
-          priority_label_key: '',
+          priority_label_key: 'a\nb',
           fairness_label_key: 'x'.repeat(10_240),
           default_workload_parameters: { priority: Number.POSITIVE_INFINITY, tokens: -1 },
           workloads: [
@@ -97,7 +97,7 @@ test('a document with many mistakes is refused once, with all of them and what w
             { label_matcher: { match_list: [{ key: 'a', operator: 'Exists', values: ['b'] }] } },
             { label_matcher: { match_labels: { a: 5 } } },
             {
-              label_matcher: { expression: { not: { label_matches: { label: 'a', regex: '.' } } } },
+              label_matcher: { expression: { not: { label_matches: { label: 'a', regex: '(' } } } },
             },
             { label_matcher: { expression: { any: { of: [{ label_exist: 'a' }, {}] } } } },
           ],
@@ -131,7 +131,7 @@ test('a document with many mistakes is refused once, with all of them and what w
       `${at}.scheduler.workloads[1].label_matcher.match_list[0].values`,
       `${at}.scheduler.workloads[2].label_matcher.match_list[0].values`,
       `${at}.scheduler.workloads[3].label_matcher.match_labels.a`,
-      `${at}.scheduler.workloads[4].label_matcher.expression.not.label_matches`,
+      `${at}.scheduler.workloads[4].label_matcher.expression.not.label_matches.regex`,
       `${at}.scheduler.workloads[5].label_matcher.expression.any.of[0].label_exist`,
       `${at}.scheduler.workloads[5].label_matcher.expression.any.of[1]`,
     ].sort(),

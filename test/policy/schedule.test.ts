@@ -44,11 +44,13 @@ test('a request with all its labels gets its place, its cost and its limiters', 
     fairnessKey: 'a/b',
     cost: 120,
     limiters: ['mistral.user_id=a%2Fb', 'pool:mistral', 'mistral'],
+    refusing: [],
     rates: [],
     queue: 'mistral/chat@5/a%2Fb/mistral.user_id=a%2Fb,pool:mistral,mistral',
     queueTimeoutMs: undefined,
     maxInflightMs: 60_000,
     queueLimits: {},
+    alerting: [],
     defaulted: [],
   });
 });

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { parsePolicy, schedule } from '../../src/policy/index.ts';
-import { quotaValues, rateValues, values } from './support.ts';
+import { flatValues, limitValues, quotaValues, rateValues, values } from './support.ts';
 
 type Fields = Record<string, unknown>;
 
@@ -30,6 +30,11 @@ const amounts = fc.record({
     { requiredKeys: [] },
   ),
   alerter: fc.option(fc.constant({ alert_name: 'slow', labels: { max_concurrency: '1' } })),
+  none: fc.constantFrom({}, { limit_by_label_key: '' }),
+  selector: fc.record(
+    { agent_group: fc.constantFrom('default', 'eu'), service: fc.constantFrom('any', 'web') },
+    { requiredKeys: [] },
+  ),
   uri: fc.option(fc.constantFrom('blueprints@latest', 'blueprints@v2')),
 });
 
@@ -37,7 +42,12 @@ const label = fc.constantFrom('user_id', 'team', 'tier', 'uri', 'interval', 'max
 
 /** Everything that decides where a request waits, and at what cost. */
 const shape = fc.record({
-  kind: fc.constantFrom('concurrency' as const, 'quota' as const, 'rate' as const),
+  kind: fc.constantFrom(
+    'concurrency' as const,
+    'limit' as const,
+    'quota' as const,
+    'rate' as const,
+  ),
   perLabel: fc.subarray(['team', 'interval', 'max_concurrency']),
   limitBy: fc.option(fc.constantFrom('user_id', 'tier', 'uri')),
   matched: fc.dictionary(label, fc.constantFrom('a', 'b'), { maxKeys: 2, noNullPrototype: true }),
@@ -53,9 +63,9 @@ type Amounts = typeof amounts extends fc.Arbitrary<infer Value> ? Value : never;
 type Shape = typeof shape extends fc.Arbitrary<infer Value> ? Value : never;
 
 function documentOf(given: Shape, much: Amounts, keys: (record: Fields) => Fields = (all) => all) {
-  const limitBy = given.limitBy === null ? {} : { limit_by_label_key: given.limitBy };
+  const limitBy = given.limitBy === null ? much.none : { limit_by_label_key: given.limitBy };
   const selectors = [
-    { control_point: 'c', label_matcher: { match_labels: given.matched } },
+    { ...much.selector, control_point: 'c', label_matcher: { match_labels: given.matched } },
     { control_point: 'c', label_matcher: { match_list: [{ key: 'team', operator: 'Exists' }] } },
   ];
   const parameters = { ...given.parameters, ...much.parameters };
@@ -71,6 +81,14 @@ function documentOf(given: Shape, much: Amounts, keys: (record: Fields) => Field
   const bucket = { bucket_capacity: much.capacity, fill_amount: much.fill };
   const more = much.alerter === null ? {} : { alerter: much.alerter };
   const rateLimiter = { ...much.limiter, ...much.bucket, ...limitBy, interval: much.interval };
+  const limiter = {
+    ...much.limiter,
+    ...limitBy,
+    max_inflight_duration: much.inflight,
+    per_label: keys(
+      Object.fromEntries(given.perLabel.map((key, index) => [key, much.perLabel[index]])),
+    ),
+  };
   const over = { name: 'p', block: keys({ ...bucket, selectors, ...more }) };
   const document = {
     quota: () => quotaValues({ ...over, limiter: keys(rateLimiter), scheduler: keys(scheduler) }),
@@ -79,15 +97,14 @@ function documentOf(given: Shape, much: Amounts, keys: (record: Fields) => Field
       values({
         name: 'p',
         block: keys({ max_concurrency: much.slots, selectors, ...more }),
-        limiter: keys({
-          ...much.limiter,
-          ...limitBy,
-          max_inflight_duration: much.inflight,
-          per_label: keys(
-            Object.fromEntries(given.perLabel.map((key, index) => [key, much.perLabel[index]])),
-          ),
-        }),
+        limiter: keys(limiter),
         scheduler: keys(scheduler),
+      }),
+    limit: () =>
+      limitValues({
+        name: 'p',
+        block: keys({ max_concurrency: much.slots, selectors, ...more }),
+        limiter: keys(limiter),
       }),
   }[given.kind]();
   return much.uri === null ? document : Object.assign({ uri: much.uri }, document);
@@ -200,4 +217,25 @@ test('a first queue timeout or alerter is no other structure, though it brings a
   expect(parsePolicy(patient).structure).toBe(parsePolicy(bare).structure);
   expect(parsePolicy(patient).version).not.toBe(parsePolicy(bare).version);
   expect(parsePolicy(bare).structure).toMatch(/^[0-9a-f]{16}$/);
+});
+
+test('the flat form has the structure of what it stands for, and a version of its own', () => {
+  const keys = { priority_label_key: 'tier', limit_by_label_key: 'user_id' };
+  const flat = parsePolicy(flatValues(keys));
+  const nested = parsePolicy({
+    blueprint: 'concurrency-scheduling/base',
+    policy: {
+      policy_name: 'flat',
+      concurrency_scheduler: {
+        max_concurrency: 9,
+        selectors: [{ control_point: 'mistral-prompt', service: 'any' }],
+        concurrency_limiter: { max_inflight_duration: '1s', limit_by_label_key: 'user_id' },
+        scheduler: { priority_label_key: 'tier' },
+      },
+    },
+  });
+  expect(flat.structure).toBe(nested.structure);
+  expect(flat.version).not.toBe(nested.version);
+  const other = parsePolicy(flatValues({ ...keys, workload_label_key: 'tier' }));
+  expect(other.structure).not.toBe(flat.structure);
 });

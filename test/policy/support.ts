@@ -1,4 +1,5 @@
 /** Values files for the tests of the policy part. */
+import { isMapping } from '../../src/document.ts';
 import { PolicyError, parsePolicy, type Scheduler } from '../../src/policy/index.ts';
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -30,6 +31,35 @@ export function values(
         ...over.block,
       },
     },
+  };
+}
+
+/** The same of a concurrency limit that refuses. */
+export function limitValues(
+  over: { readonly name?: string; readonly block?: Fields; readonly limiter?: Fields } = {},
+): unknown {
+  return {
+    blueprint: 'concurrency-limiting/base',
+    policy: {
+      policy_name: over.name ?? 'limit',
+      concurrency_limiter: {
+        max_concurrency: 3,
+        selectors: [{ control_point: 'mistral-prompt' }],
+        parameters: { max_inflight_duration: '60s', ...over.limiter },
+        ...over.block,
+      },
+    },
+  };
+}
+
+/** The flat form, with the given fields laid over those that are required. */
+export function flatValues(over: Fields = {}): Fields {
+  return {
+    policy_name: 'flat',
+    max_inflight_duration: '60s',
+    max_concurrency: 2,
+    control_point: 'mistral-prompt',
+    ...over,
   };
 }
 
@@ -80,8 +110,8 @@ export function rateValues(
 /** The scheduler that the document's policy orders with; fails when it has none. */
 export function schedulerIn(document: unknown): Scheduler {
   const policy = parsePolicy(document);
-  if (policy.kind === 'rate') throw new Error('a rate limit has no scheduler');
-  return policy.scheduler;
+  if ('scheduler' in policy) return policy.scheduler;
+  throw new Error(`a policy of kind ${policy.kind} has no scheduler`);
 }
 
 /** The problems that the document is refused with, by path; fails when it is let pass. */
@@ -95,6 +125,17 @@ export function problemsIn(document: unknown): Record<string, string> {
     throw error;
   }
   throw new Error('the document was let pass');
+}
+
+/** The paths of a schema's fields, down to matchers, lists of texts and mappings of any keys. */
+export function fieldsOf(schema: unknown, path = ''): string[] {
+  if (!isMapping(schema) || path.endsWith('label_matcher')) return [path];
+  const inner = (key: string) => (path === '' ? key : `${path}.${key}`);
+  if (isMapping(schema.properties)) {
+    return Object.entries(schema.properties).flatMap(([key, field]) => fieldsOf(field, inner(key)));
+  }
+  const isListOfMappings = isMapping(schema.items) && isMapping(schema.items.properties);
+  return isListOfMappings ? fieldsOf(schema.items, inner('0')) : [path];
 }
 
 /** Text of any kind that a caller could send, separators and control characters included. */

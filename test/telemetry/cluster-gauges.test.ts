@@ -1,6 +1,6 @@
 /** What a gateway sees of the cluster reaches a collector as gauges, with names that are bounded. */
 import { expect, test, vi } from 'vitest';
-import { type ClusterSample, clusterSampled } from '../../src/diagnostics.ts';
+import { type ClusterSample, clusterSampled, requestDecided } from '../../src/diagnostics.ts';
 import { startOpenTelemetry } from '../../src/telemetry/index.ts';
 import { startCollector } from './collector.ts';
 
@@ -59,9 +59,14 @@ test('the last sample is exported as it was told', async () => {
       { limiter: 'mistral', inFlight: 3, limit: 4 },
       { limiter: 'pool:mistral', inFlight: 3, limit: 8 },
     ],
+    alerters: [
+      { policy: 'mistral', name: 'busy', severity: 'warn', resolveMs: 0, labels: { team: 'a' } },
+      { policy: 'quiet', name: 'quiet', severity: 'info', resolveMs: 0, labels: {} },
+    ],
   });
   clusterSampled.publish(sample(1));
   clusterSampled.publish(sample(12.5));
+  for (const accepted of [true, false]) requestDecided.publish({ policy: 'mistral', accepted });
   await stop();
   vi.unstubAllEnvs();
   expect(clusterSampled.hasSubscribers).toBe(false);
@@ -76,5 +81,8 @@ test('the last sample is exported as it was told', async () => {
     'sluice.slots.in_flight{limiter=pool:mistral}': 3,
     'sluice.slots.limit{limiter=mistral}': 4,
     'sluice.slots.limit{limiter=pool:mistral}': 8,
+    'sluice.policy.alert{label.team=a,policy=mistral,alert_name=busy,severity=warn}': 1,
+    'sluice.policy.alert{policy=quiet,alert_name=quiet,severity=info}': 0,
+    'sluice.policy.accepted_ratio{policy=mistral}': 0.5,
   });
 });

@@ -105,6 +105,8 @@ function decisionOf(
       return { ...head, rate_limiter_info: info };
     case 'quota':
       return { ...head, quota_scheduler_info: { ...info, ...order } };
+    case 'limit':
+      return { ...head, concurrency_limiter_info: { ...info, request_id: id } };
     case 'concurrency':
       return { ...head, concurrency_scheduler_info: { ...info, ...order, request_id: id } };
   }
