@@ -9,7 +9,8 @@ args: items [{id, attempt and token (prompts: only the holder is heard), outcome
   (the id of its entry in the stream, which follows those that the worker has appended)}].
 From ARGV[4] on: the answers, as they are kept in the streams. Followers are told short ones.
 result: for each item {status: 'ended', state}, {status: 'retried', state}, {status: 'already',
-  state} for a repeat, {status: 'stale', state} for a holder whose lease is over.
+  state} for a repeat, {status: 'stale', state} for a holder whose lease is over, without a state for
+  what is not known, or no flow.
 Safe to repeat: the first one ends the request; tokens settle once.
 ]]
 -- use step limiters buckets tree shares standing ended records requests capacity admit estimate close
@@ -45,6 +46,10 @@ local function finish(item)
   if not request then
     local past = ended.get(item.id)
     return { status = past and 'already' or 'stale', state = past and past.state }
+  end
+  if request.pool and not item.attempt then
+    -- Somebody takes a prompt for a flow.
+    return { status = 'stale' }
   end
   local holds = request.state == 'admitted'
   if request.pool then

@@ -1,33 +1,10 @@
 /** Redis goes away under a gateway and a worker, and comes back. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { expect, onTestFinished, test } from 'vitest';
-import { type RedisServer, startRedisServer } from '../../src/redis-server/index.ts';
+import { expect, test } from 'vitest';
 import { expectRefusal, expectRetryAfter } from './errors.ts';
+import { ownRedis } from './own-redis.ts';
 import { eventually, newWorld, type World } from './world.ts';
 
 const generate = { prompt: 'Why?', options: { num_predict: 5 } };
-
-/** A server that can be stopped and started again on its port, with what it kept. */
-async function ownRedis(appendOnly: boolean) {
-  const dir = await mkdtemp(join(tmpdir(), 'sluice-outage-'));
-  let server: RedisServer = await startRedisServer({ dir, appendOnly });
-  onTestFinished(async () => {
-    await server.stop();
-    await rm(dir, { recursive: true, force: true });
-  });
-  const port = Number(new URL(server.url).port);
-  return {
-    url: server.url,
-    kind: server.kind,
-    stop: () => server.stop(),
-    startAgain: async () => {
-      if (!appendOnly) await rm(join(dir, 'dump.rdb'), { force: true });
-      server = await startRedisServer({ dir, appendOnly, port });
-    },
-  };
-}
 
 async function expectUnavailable(world: World): Promise<void> {
   const unavailable = { status: 503, code: 'unavailable' };

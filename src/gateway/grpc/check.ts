@@ -16,7 +16,7 @@ import type { CheckRequest, CheckResponse } from './messages.ts';
  * How long before the client's own deadline it is told, in ms: a part of what it gives, within bounds. A
  * client that hears nothing in time runs.
  */
-const guard = { part: 0.05, leastMs: 20, mostMs: 500 } as const;
+const guard = { part: 0.1, leastMs: 50, mostMs: 1_000 } as const;
 
 export interface CheckParts {
   readonly config: Config;
@@ -47,10 +47,12 @@ export async function check(
   const onCancelled = () => gone.abort(new SluiceError('cancelled', 'its client went away'));
   call.on('cancelled', onCancelled);
   const { timeoutMs, answerWithinMs } = patienceOf(call, parts.config);
-  const timer = setTimeout(() => late.abort(tooLate()), answerWithinMs);
+  const timer = answerWithinMs && setTimeout(() => late.abort(tooLate()), answerWithinMs);
   try {
     const key = parts.readKey(call);
-    const found = wanted ? await parts.cache.lookup(wanted, key) : undefined;
+    // Clients name the control point of the flow alone.
+    const lookup = wanted && { ...wanted, control_point: controlPoint };
+    const found = lookup ? await parts.cache.lookup(lookup, key) : undefined;
     const cached = found && { cache_lookup_response: found };
     // What is known already takes no turn.
     if (found?.result_cache_response?.lookup_status === 'HIT') {
@@ -79,11 +81,18 @@ export async function check(
   }
 }
 
-/** How long the flow may wait by its client's deadline, and when it is told whatever Redis says. */
-function patienceOf(call: { getDeadline(): Date | number }, config: Config) {
+interface Patience {
+  /** How long the flow may wait by its client's deadline; as its policy says when undefined. */
+  readonly timeoutMs?: number;
+  /** When it is told, whatever Redis says. */
+  readonly answerWithinMs?: number;
+}
+
+function patienceOf(call: { getDeadline(): Date | number }, config: Config): Patience {
   const leftMs = Number(call.getDeadline()) - Date.now();
   const most = config.timeouts.maxTimeoutMs;
-  if (leftMs > most) return { timeoutMs: leftMs === Number.POSITIVE_INFINITY ? undefined : most };
+  if (leftMs === Number.POSITIVE_INFINITY) return {};
+  if (leftMs > most) return { timeoutMs: most };
   const guardMs = Math.min(Math.max(leftMs * guard.part, guard.leastMs), guard.mostMs);
   return {
     timeoutMs: Math.max(1, Math.floor(leftMs - guardMs)),
