@@ -109,10 +109,12 @@ class Decided {
     }
     bucket.all += 1;
     if (accepted) bucket.accepted += 1;
-    if (this.#isLow) this.#lowAtMs = now;
   }
 
-  /** One bucket after the other, to know when the last that made it low fell away. */
+  /**
+   * One bucket after the other, to know when the last that made it low fell away. Between two calls it
+   * is as low as it was, so nothing is missed.
+   */
   moveTo(now: number): void {
     for (let [oldest] = this.#buckets; oldest; [oldest] = this.#buckets) {
       const endMs = oldest.startMs + windowMs;

@@ -103,6 +103,7 @@ test('a gateway tells gap, bound, waiting and slots as the engine has them', asy
       { limiter: 'mistral', inFlight: 2, limit: 2 },
       { limiter: `pool:${world.config.domain}`, inFlight: 3, limit: 8 },
     ]),
+    alerters: [],
   });
   for (const id of ids.toReversed()) await cancelJob(world, id);
   await world.idle();

@@ -136,10 +136,18 @@ test('an address open to others without keys is warned of', async () => {
 });
 
 test('what has no effect in the policies of files is warned of, with where it stands', async () => {
-  const policies = [policyValues(4), limitValues({ service: 'web' })];
+  const flat = {
+    policy_name: 'flat',
+    max_inflight_duration: '60s',
+    max_concurrency: 2,
+    control_point: 'mistral-prompt',
+  };
+  const policies = [flat, limitValues({ service: 'web' })];
   const world = await newWorld({ worker: false, config: { policies } });
   expect(world.log()).toMatch(
     /"level":40.*policies\[1\]: policy\.concurrency_limiter\.selectors\[0\]\.service is not used/,
   );
   expect(world.log()).not.toContain('policies[0]: ');
+  const kept = await (await world.get('/v1/policies/flat')).json();
+  expect(kept).toMatchObject({ source: expect.stringMatching(/policies\[0\]$/), policy: flat });
 });
