@@ -39,6 +39,8 @@ const layers: Record<string, readonly string[] | 'all'> = {
   gateway: [...joined, 'node'],
   workers: [...joined, 'node'],
   telemetry: joined,
+  // What other programs import: it knows nothing but HTTP.
+  client: [],
   main: 'all',
   cli: 'all',
 };
