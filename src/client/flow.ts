@@ -13,7 +13,7 @@ export interface EndOptions {
 /** What the gateway says of a flow that is over. */
 export interface FlowEnd {
   readonly id: string;
-  /** `done`, or how it had ended before: `expired`, `cancelled`. */
+  /** `done` or `failed`, or how it had ended before: `expired`, `cancelled`. */
   readonly state: string;
 }
 
