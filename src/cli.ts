@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { exits } from './cli/exits.ts';
+import { flowCommands } from './cli/flow.ts';
 import { lookCommands } from './cli/look.ts';
 import { policyCommands } from './cli/policy.ts';
 import { processCommands } from './cli/processes.ts';
@@ -37,6 +38,9 @@ Look at it and change it:
   $ sluice queue
   $ sluice policy apply -f policies/mistral.yaml
 
+Do work of your own under its limits:
+  $ sluice flow run mistral-prompt -l user_id=u1 -- python batch.py
+
 Environment of what runs: PORT (8080), HOST (127.0.0.1), GRPC_PORT (8089), REDIS_URL, SLUICE_CONFIG
 (sluice.yaml), LOG_LEVEL (info), OTEL_* (tracing and metrics start with
 OTEL_EXPORTER_OTLP_ENDPOINT). Every option of the file: sluice.example.yaml.
@@ -61,6 +65,8 @@ processCommands(program, env);
 program.commandsGroup('Look and change, over HTTP:');
 lookCommands(program);
 policyCommands(program);
+program.commandsGroup('Work under a limit, over HTTP:');
+flowCommands(program, env);
 
 await program.parseAsync();
 
