@@ -16,7 +16,7 @@ import {
 } from './support/tidy-rules.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const notOurs = new Set(['node_modules', '.git', '.sluice', 'coverage', 'output']);
+const notOurs = new Set(['node_modules', '.git', '.sluice', 'coverage', 'dist', 'output']);
 const isText = /\.(ts|js|lua|json|ya?ml|md|html|css|svg|sh|proto)$|(^|\/)[^./]+$/;
 
 function repository(): File[] {
