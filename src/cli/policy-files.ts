@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { text } from 'node:stream/consumers';
 import { type Problem, parseYaml } from '../document.ts';
-import { PolicyError, parsePolicy } from '../policy/index.ts';
+import { PolicyError, parsePolicy, policyWarnings } from '../policy/index.ts';
 import { CommandError, type Exit, exits } from './exits.ts';
 
 /** A values file that can be applied. */
@@ -13,6 +13,8 @@ export interface PolicyFile {
   /** As it was read: this is what is sent. */
   readonly text: string;
   readonly document: unknown;
+  /** What it says without effect; no reason to refuse it. */
+  readonly warnings: readonly string[];
 }
 
 /** What is wrong with a file; without a path it is the file as a whole. */
@@ -83,7 +85,8 @@ function readPolicy(file: string, content: string): PolicyFile {
   if (!('document' in read)) throw new PolicyError([{ path: '', reason: read.reason }]);
   const { document } = read;
   const { name, version } = parsePolicy(document);
-  return { file, name, version, text: content, document };
+  const warnings = policyWarnings(document);
+  return { file, name, version, text: content, document, warnings };
 }
 
 function problemsOf(error: unknown): { problems: readonly Problem[]; exit: Exit } | undefined {

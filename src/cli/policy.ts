@@ -70,7 +70,7 @@ function apply(options: ApplyOptions): Promise<void> {
         answers.push({ change, ...answer });
         if (options.json) continue;
         console.log(`policy ${file.name} ${change} (version ${answer.version})`);
-        for (const warning of warnings) console.error(`warning: policy ${file.name}: ${warning}`);
+        warn(file.name, warnings);
       }
     } finally {
       // What was applied before one was refused stays.
@@ -85,10 +85,11 @@ function dryRun(options: ApplyOptions): Promise<void> {
     const changes = await compareAll(http, options);
     if (options.json) printJson(changes);
     else {
-      for (const { name, change, diff } of changes) {
+      for (const { name, change, diff, warnings } of changes) {
         const would = change === 'unchanged' ? 'is as it would be' : `would be ${change}`;
         console.log(`policy ${name} ${would}`);
         if (diff !== '') console.log(diff);
+        warn(name, warnings);
       }
     }
     return exits.ok;
@@ -116,14 +117,28 @@ Exit code as of diff: 0 without differences, 1 with differences, 2 when it could
     );
 }
 
-async function compareAll(http: Http, options: FileOptions) {
+interface Compared {
+  readonly name: string;
+  readonly file: string;
+  readonly change: string;
+  readonly diff: string;
+  readonly warnings: readonly string[];
+}
+
+async function compareAll(http: Http, options: FileOptions): Promise<Compared[]> {
   const { readValidFiles } = await import('./policy-files.ts');
   const { compareFile } = await import('./policy-changes.ts');
-  const changes: { name: string; file: string; change: string; diff: string }[] = [];
-  for (const file of await readValidFiles(filesOf(options))) {
-    changes.push({ name: file.name, file: file.file, ...(await compareFile(http, file)) });
+  const changes: Compared[] = [];
+  for (const policy of await readValidFiles(filesOf(options))) {
+    const { name, file, warnings } = policy;
+    changes.push({ name, file, ...(await compareFile(http, policy)), warnings });
   }
   return changes;
+}
+
+/** What has no effect here, though it is allowed. */
+function warn(name: string, warnings: readonly string[]): void {
+  for (const warning of warnings) console.error(`warning: policy ${name}: ${warning}`);
 }
 
 function validateCommand(): Command {
@@ -135,10 +150,13 @@ function validateCommand(): Command {
       ending(options, async () => {
         const { problemLines, readFiles } = await import('./policy-files.ts');
         const { policies, problems, exit } = await readFiles(filesOf(options));
-        const valid = policies.map(({ file, name }) => ({ file, name }));
+        const valid = policies.map(({ file, name, warnings }) => ({ file, name, warnings }));
         if (options.json) printJson({ valid, problems });
         else {
-          for (const { file, name } of valid) console.log(`${file}: policy ${name} is valid`);
+          for (const { file, name, warnings } of valid) {
+            console.log(`${file}: policy ${name} is valid`);
+            warn(name, warnings);
+          }
           if (problems.length > 0) console.error(problemLines(problems));
         }
         return exit;

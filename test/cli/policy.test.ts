@@ -128,7 +128,7 @@ test('validate asks nobody; files that cannot be read are trouble', async () => 
   const valid = await policy(['validate', '-f', 'a.yaml', '--json'], nowhere);
   expect(valid).toMatchObject({ code: 0, err: '' });
   expect(JSON.parse(valid.out)).toEqual({
-    valid: [{ file: 'a.yaml', name: 'mistral' }],
+    valid: [{ file: 'a.yaml', name: 'mistral', warnings: [] }],
     problems: [],
   });
   const wrong = await policy(['validate', '-f', 'b.yaml', '--json'], nowhere);
@@ -180,8 +180,14 @@ test('diff shows what apply would change, and dry runs change nothing', async ()
   const asJson = await policy(['diff', ...files, '--json'], { cwd });
   expect(asJson.code).toBe(1);
   expect(JSON.parse(asJson.out)).toEqual([
-    { name: 'compared', file: 'same.yaml', change: 'unchanged', diff: '' },
-    { name: 'fresh', file: 'fresh.yaml', change: 'created', diff: expect.stringContaining('+++') },
+    { name: 'compared', file: 'same.yaml', change: 'unchanged', diff: '', warnings: [] },
+    {
+      name: 'fresh',
+      file: 'fresh.yaml',
+      change: 'created',
+      diff: expect.stringContaining('+++'),
+      warnings: [],
+    },
   ]);
   expect(await inCluster('compared')).toEqual(before);
   expect(await inCluster('fresh')).toBeUndefined();
@@ -216,6 +222,35 @@ test('what get prints can be applied again, and list has all in one line each', 
     await (await world.get('/v1/policies')).json(),
   );
   await removePolicy(world.url, 'daily');
+});
+
+test('the flat form has its name at the top, and what is without effect is a warning', async () => {
+  const flat = {
+    policy_name: 'flat',
+    max_concurrency: 2,
+    max_inflight_duration: '60s',
+    control_point: 'flat',
+    limit_by_label_key: 'limit_by_label_key',
+  };
+  const cwd = await folderWith({ 'flat.yaml': flat });
+  const warning = /^warning: policy flat: limit_by_label_key is still the example: .*\n$/;
+  const dry = await policy(['apply', '--dry-run', '-f', 'flat.yaml'], { cwd });
+  expect(dry).toMatchObject({ code: 0, err: expect.stringMatching(warning) });
+  const applied = await policy(['apply', '-f', 'flat.yaml'], { cwd });
+  expect(applied).toMatchObject({ code: 0, err: expect.stringMatching(warning) });
+  expect(applied.out).toMatch(/^policy flat created /);
+  const again = await policy(['diff', '-f', 'flat.yaml'], { cwd });
+  expect(again).toEqual({ code: 0, out: '', err: '' });
+  const got = await policy(['get', 'flat']);
+  const round = await policy(['apply', '-f', '-'], { input: got.out });
+  expect(round.out).toMatch(/^policy flat unchanged /);
+  const valid = await policy(['validate', '-f', 'flat.yaml'], { cwd });
+  expect(valid).toEqual({
+    code: 0,
+    out: 'flat.yaml: policy flat is valid\n',
+    err: expect.stringMatching(warning),
+  });
+  await removePolicy(world.url, 'flat');
 });
 
 test('delete is refused while somebody runs under it, unless it is forced', async () => {

@@ -71,7 +71,7 @@ export async function expectUsable(project: Project): Promise<void> {
   expect(await project.run(sluice, ['--version'])).toBe(`${version}\n`);
 
   const redis = await testRedis();
-  await write('sluice.yaml', { port: 0, policies: [policyValues(1)] });
+  await write('sluice.yaml', { port: 0, grpc_port: 0, policies: [policyValues(1)] });
   const env = { PATH: process.env.PATH, REDIS_URL: redis.url };
   const ready = /"url":"([^"]+)".*"msg":"gateway ready"/;
   const { caught: url } = await project.start(['gateway'], env, ready);
