@@ -42,7 +42,7 @@ const tsconfig = {
     noEmit: true,
     skipLibCheck: false,
   },
-  files: ['program.ts', 'wrong.ts'],
+  files: ['program.ts', 'readme.ts', 'wrong.ts'],
 };
 
 /** Its types hold, its client starts and ends flows, its commands run and find what they read. */
@@ -52,7 +52,12 @@ export async function expectUsable(project: Project): Promise<void> {
       join(project.folder, name),
       typeof content === 'string' ? content : JSON.stringify(content),
     );
+  const own = join(project.folder, 'node_modules', 'sluice');
+  const readme = await readFile(join(own, 'README.md'), 'utf8');
   await write('program.ts', program);
+  const [, example = ''] = /^```ts\n(.*?)^```/ms.exec(readme) ?? [];
+  expect(example).toContain('SluiceClient');
+  await write('readme.ts', example);
   await write('wrong.ts', wrong);
   await write('tsconfig.json', tsconfig);
   const judged = await project
@@ -65,9 +70,9 @@ export async function expectUsable(project: Project): Promise<void> {
   ]);
 
   const sluice = join(project.folder, 'node_modules', '.bin', 'sluice');
-  const { version } = JSON.parse(
-    await readFile(join(project.folder, 'node_modules', 'sluice', 'package.json'), 'utf8'),
-  ) as { version: string };
+  const { version } = JSON.parse(await readFile(join(own, 'package.json'), 'utf8')) as {
+    version: string;
+  };
   expect(await project.run(sluice, ['--version'])).toBe(`${version}\n`);
 
   const redis = await testRedis();
