@@ -1,24 +1,25 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
-import { Command, InvalidArgumentError } from 'commander';
-import { ConfigError, processEnvironment } from './config.ts';
-import { formatDuration } from './document.ts';
-import { SluiceError } from './errors.ts';
-import { type Dev, type Running, runDev, runGateway, runSimulator, runWorker } from './main.ts';
-import { PolicyError, parsePolicy } from './policy/index.ts';
-import { RedisServerError } from './redis-server/index.ts';
-import { createLog } from './telemetry/index.ts';
+import { Command } from 'commander';
+import { exits } from './cli/exits.ts';
+import { flowCommands } from './cli/flow.ts';
+import { lookCommands } from './cli/look.ts';
+import { policyCommands } from './cli/policy.ts';
+import { processCommands } from './cli/processes.ts';
 
-/** Subcommands: each starts one process of `src/main.ts` and stops it on SIGINT or SIGTERM. */
+/** The table of commands; `src/cli/` has them. */
 
-const env = processEnvironment();
+const { argv, env } = process;
+/** What follows `--` belongs to somebody else. */
+const ownArguments = argv.slice(2, argv.includes('--') ? argv.indexOf('--') : argv.length);
+
 const program = new Command('sluice')
   .description(
     'A scheduler for self-hosted LLM prompts: one fair order and one set of limits for a whole ' +
       'cluster of gateways and workers, kept in Redis.',
   )
   .version(version())
-  .showHelpAfterError('(see sluice --help)')
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? exits.ok : exits.trouble))
   .addHelpText(
     'after',
     `
@@ -32,146 +33,42 @@ Or as a cluster, any number of gateways and workers:
   $ sluice gateway
   $ sluice worker
 
-Environment: PORT (8080), HOST (127.0.0.1), GRPC_PORT (8089), REDIS_URL, SLUICE_CONFIG
+Look at it and change it:
+  $ export SLUICE_URL=http://127.0.0.1:8080 SLUICE_API_KEY=a-key
+  $ sluice queue
+  $ sluice policy apply -f policies/mistral.yaml
+
+Do work of your own under its limits:
+  $ sluice flow run mistral-prompt -l user_id=u1 -- python batch.py
+
+Environment of what runs: PORT (8080), HOST (127.0.0.1), GRPC_PORT (8089), REDIS_URL, SLUICE_CONFIG
 (sluice.yaml), LOG_LEVEL (info), OTEL_* (tracing and metrics start with
-OTEL_EXPORTER_OTLP_ENDPOINT). Every option of the file: sluice.example.yaml.`,
+OTEL_EXPORTER_OTLP_ENDPOINT). Every option of the file: sluice.example.yaml.
+Environment of the other commands: SLUICE_URL, SLUICE_API_KEY.
+
+Exit codes: 0 done; 1 refused by the gateway, or a negative answer; 2 wrong arguments, or no gateway
+that answers; 3 a flow was not admitted.`,
   );
 
-const configOption = ['-c, --config <file>', 'config file, in place of SLUICE_CONFIG'] as const;
-interface WithConfig {
-  readonly config?: string;
+if (ownArguments.includes('--json')) {
+  const asJson = (text: string) => {
+    const message = text.trim().replace(/^error: /, '');
+    return `${JSON.stringify({ error: { code: 'usage', message } }, null, 2)}\n`;
+  };
+  program.configureOutput({ outputError: (text, write) => write(asJson(text)) });
+} else {
+  program.showHelpAfterError('(see sluice --help)');
 }
 
-program
-  .command('dev')
-  .description('all in one: gateway, two workers, Redis and two simulated Mistral replicas')
-  .option(...configOption)
-  .action((options: WithConfig) =>
-    run(async () => {
-      const dev = await runDev({ env, configFile: options.config });
-      printDev(dev);
-      return dev;
-    }),
-  );
-
-program
-  .command('gateway')
-  .description('take prompts over HTTP and schedule them; needs REDIS_URL')
-  .option(...configOption)
-  .action((options: WithConfig) => run(() => runGateway({ env, configFile: options.config })));
-
-program
-  .command('worker')
-  .description('send admitted prompts to the replicas; needs REDIS_URL')
-  .option(...configOption)
-  .action((options: WithConfig) => run(() => runWorker({ env, configFile: options.config })));
-
-program
-  .command('simulator')
-  .description('a Mistral replica without a GPU: Ollama, OpenAI and Ray Serve protocols')
-  .option('--port <port>', 'TCP port, 0 for a free one', number, 11434)
-  .option('--host <host>', 'address to listen on', '127.0.0.1')
-  .option('--slots <n>', 'requests it decodes at once; more wait inside it', number, 2)
-  .option('--speed <factor>', 'divides every time; 1 is a small real GPU', number, 10)
-  .option('--model <name>', 'the model it serves', 'mistral')
-  .addHelpText('after', '\nWhat it counts: GET /sim/state. Make it fail: POST /sim/faults.')
-  .action((options: Parameters<typeof runSimulator>[0]) =>
-    run(() => runSimulator(options, createLog(env.LOG_LEVEL || 'info', 'simulator'))),
-  );
+program.commandsGroup('Run:');
+processCommands(program, env);
+program.commandsGroup('Look and change, over HTTP:');
+lookCommands(program);
+policyCommands(program);
+program.commandsGroup('Work under a limit, over HTTP:');
+flowCommands(program, env);
 
 await program.parseAsync();
-
-/** Runs until a signal; the second one does not wait. */
-async function run(start: () => Promise<Running>): Promise<void> {
-  let stopping = false;
-  let running: Running | undefined;
-  const stop = async () => {
-    if (stopping) process.exit(1);
-    stopping = true;
-    // A signal during the start: whatever is being started belongs to this process and ends with it.
-    try {
-      await running?.stop();
-      process.exit(0);
-    } catch (error) {
-      console.error(explain(error));
-      process.exit(1);
-    }
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => void stop());
-  if (env.npm_lifecycle_event === 'start') whenOrphaned(() => void stop());
-  try {
-    running = await start();
-  } catch (error) {
-    if (!stopping) {
-      console.error(explain(error));
-      process.exit(1);
-    }
-  }
-}
-
-/** npm's own end, by a signal other than the terminal's, does not reach what it started. */
-function whenOrphaned(stop: () => void): void {
-  const parent = process.ppid;
-  const timer = setInterval(() => {
-    if (process.ppid === parent) return;
-    clearInterval(timer);
-    stop();
-  }, 500);
-  timer.unref();
-}
-
-/** An error of the world in plain words, one of ours with its stack. */
-function explain(error: unknown): string {
-  if (error instanceof ConfigError || error instanceof PolicyError) return error.message;
-  if (error instanceof SluiceError || error instanceof RedisServerError) {
-    return `sluice: ${error.message}`;
-  }
-  if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE') {
-    return `sluice: ${error.message}\nThe port is taken: set PORT to another one (PORT=0 takes a free one).`;
-  }
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
-}
-
-function printDev({ url, config, redis, simulators }: Dev): void {
-  const model = config.defaultModel;
-  const policies = config.policies.map(({ document }) => describe(document));
-  console.log(`
-Sluice is ready.
-
-  gateway     ${url}
-  redis       ${redis.url} (${redis.kind})
-  replicas    ${simulators.map((simulator) => simulator.url).join(', ') || 'as configured'}
-  policies    ${policies.join('\n              ')}
-
-Try it:
-
-  curl -s ${url}/v1/chat/completions -H 'Sluice-Labels: user_id=u1,workload=paid,priority=5' -d '{"model": "${model}", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
-
-Who runs and who waits:  curl -s ${url}/v1/queues
-Ctrl-C stops everything.
-`);
-}
-
-/** A policy in one line. */
-function describe(document: unknown): string {
-  const policy = parsePolicy(document);
-  const points = policy.selectors.map((selector) => selector.controlPoint).join(', ');
-  if (policy.kind === 'concurrency' || policy.kind === 'limit') {
-    const others = policy.kind === 'limit' ? ', and others are refused,' : '';
-    return `${policy.name}: at most ${policy.maxConcurrency} at once${others} on ${points}`;
-  }
-  const { capacity, fillAmount, intervalMs } = policy.bucket;
-  const what = policy.kind === 'rate' ? 'rate limit' : 'quota';
-  const rate = `${capacity}, and ${fillAmount} more each ${formatDuration(intervalMs)}`;
-  return `${policy.name}: a ${what} of ${rate} on ${points}`;
-}
-
-function number(text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !Number.isFinite(value)) throw new InvalidArgumentError('not a number');
-  return value;
-}
 
 function version(): string {
   const file = new URL('../package.json', import.meta.url);

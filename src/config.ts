@@ -1,6 +1,7 @@
 /**
  * The configuration of a process: one schema, `sluice.yaml` and the environment, read once, into a
- * frozen {@link Config} or all its errors at once. Nothing else of Sluice reads the environment.
+ * frozen {@link Config} or all its errors at once. Nothing else of Sluice reads the environment, but
+ * the command line, which hands it to this.
  */
 import { Check } from 'typebox/value';
 import { firstRunName, firstRunPolicy } from './config/first-run.ts';
@@ -111,11 +112,6 @@ export function loadConfig(from: {
   };
   if (problems.length > 0) throw new ConfigError(problems, config.policies);
   return deepFreeze(config);
-}
-
-/** The environment of this process, for {@link loadConfig}. */
-export function processEnvironment(): NodeJS.ProcessEnv {
-  return process.env;
 }
 
 /** What is allowed but probably not meant, for a person to read at the start. */

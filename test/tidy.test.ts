@@ -16,7 +16,7 @@ import {
 } from './support/tidy-rules.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const notOurs = new Set(['node_modules', '.git', '.sluice', 'coverage', 'output']);
+const notOurs = new Set(['node_modules', '.git', '.sluice', 'coverage', 'dist', 'output']);
 const isText = /\.(ts|js|lua|json|ya?ml|md|html|css|svg|sh|proto)$|(^|\/)[^./]+$/;
 
 function repository(): File[] {
@@ -54,6 +54,7 @@ const rules: { name: string; rule: Rule; bad: File[]; good: File[] }[] = [
       { path: 'src/gateway/a.ts', text: "import { b } from '../telemetry/index.ts';" },
       { path: 'workers/a.ts', text: "import { b } from '../src/main.ts';" },
       { path: 'src/simulator/a.ts', text: "import { b } from '../pool/b.ts';" },
+      { path: 'src/client/a.ts', text: "import { SluiceError } from '../errors.ts';" },
       { path: 'src/errors.ts', text: "import { b } from './config.ts';" },
       { path: 'src/document.ts', text: "import { b } from './config.ts';" },
       { path: 'src/redis.ts', text: "import { b } from './admission/b.ts';" },

@@ -1,8 +1,11 @@
 import { fork } from 'node:child_process';
+import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ServerProcess, superviseServer } from './process.ts';
 
-const childFile = fileURLToPath(new URL('./wasm-child.ts', import.meta.url));
+/** A `.ts` in a clone, a `.js` in a package, as this file is. */
+const childName = `./wasm-child${extname(import.meta.filename)}`;
+const childFile = fileURLToPath(new URL(childName, import.meta.url));
 
 /**
  * Valkey in WebAssembly, in a process of its own: its commands block the thread they run on. Keeps

@@ -1,0 +1,164 @@
+import type { Command } from 'commander';
+import { formatDuration } from '../duration.ts';
+import { exits } from './exits.ts';
+import { ask, printJson, type ServerOptions, withServer } from './server.ts';
+import { type Cell, table } from './table.ts';
+
+/** Commands that look: who runs, who waits and for what, and on which replicas. */
+export function lookCommands(program: Command): void {
+  withServer(program.command('queue'))
+    .description('who runs and who waits, at each limit and in each workload')
+    .argument('[control-point]', 'only this one')
+    .addHelpText(
+      'after',
+      `
+  $ sluice queue
+  $ sluice queue mistral-prompt --json | jq .waiting`,
+    )
+    .action((controlPoint: string | undefined, options: ServerOptions) =>
+      ask(options, async (http) => {
+        const only = controlPoint === undefined ? '' : `/${encodeURIComponent(controlPoint)}`;
+        const answer = await http.call('GET', `/v1/queues${only}`);
+        const queues = controlPoint === undefined ? answer.queues : [answer];
+        if (options.json) printJson(answer);
+        else console.log((queues as QueueView[]).map(queueText).join('\n\n'));
+        return exits.ok;
+      }),
+    );
+
+  withServer(program.command('explain'))
+    .description('where a request is, what it waits for, and who holds that')
+    .argument('<id>', 'of a prompt (its Sluice-Request-Id), a job or a flow')
+    .addHelpText('after', '\n  $ sluice explain main-0198f1a2b3c4')
+    .action((id: string, options: ServerOptions) =>
+      ask(options, async (http) => {
+        const answer = await http.call('GET', `/v1/requests/${encodeURIComponent(id)}`);
+        if (options.json) printJson(answer);
+        else console.log(requestText(answer as unknown as RequestView));
+        return exits.ok;
+      }),
+    );
+
+  withServer(program.command('replicas'))
+    .description('the inference servers, and how many requests each runs')
+    .addHelpText('after', '\n  $ sluice replicas')
+    .action((options: ServerOptions) =>
+      ask(options, async (http) => {
+        const answer = await http.call('GET', '/v1/replicas');
+        if (options.json) printJson(answer);
+        else console.log(replicasText(answer.replicas as ReplicaView[]));
+        return exits.ok;
+      }),
+    );
+}
+
+/** What `src/gateway/views.ts` shows. */
+interface QueueView {
+  readonly control_point: string;
+  readonly waiting: number;
+  readonly limits: readonly {
+    readonly key: string;
+    readonly limit: number;
+    readonly fill_amount?: number;
+    readonly interval_ms?: number;
+    readonly in_flight?: number;
+    readonly waiting?: number;
+  }[];
+  readonly workloads: readonly {
+    readonly name: string;
+    readonly priority: number;
+    readonly waiting: number;
+    readonly in_flight: number;
+  }[];
+}
+
+function queueText({ control_point, waiting, limits, workloads }: QueueView): string {
+  const parts = [`${control_point}: ${waiting} ${waiting === 1 ? 'waits' : 'wait'}`];
+  if (limits.length === 0) parts.push('no policy: bound by its pool alone');
+  else {
+    const rows = limits.map(({ key, limit, fill_amount, interval_ms = 0, ...now }): Cell[] => [
+      key,
+      now.in_flight ?? '-',
+      fill_amount === undefined
+        ? limit
+        : `${limit} tokens, ${fill_amount} more each ${formatDuration(interval_ms)}`,
+      now.waiting ?? '-',
+    ]);
+    parts.push(table(['LIMIT', 'IN FLIGHT', 'OF', 'WAITING'], rows));
+  }
+  if (workloads.length > 0) {
+    const rows = workloads.map(({ name, priority, waiting, in_flight }) => {
+      return [name, priority, waiting, in_flight];
+    });
+    parts.push(table(['WORKLOAD', 'PRIORITY', 'WAITING', 'IN FLIGHT'], rows));
+  }
+  return parts.join('\n');
+}
+
+interface RequestView {
+  readonly id: string;
+  readonly state: string;
+  readonly position: number;
+  readonly ahead: number;
+  readonly waits_for: readonly {
+    readonly limiter: string;
+    readonly limit: number;
+    readonly in_flight?: number;
+    readonly held_by?: readonly string[];
+    readonly tokens?: number;
+    readonly refill_ms?: number;
+    readonly held_for?: string;
+  }[];
+  readonly estimated_start_ms: number;
+  readonly basis: string;
+}
+
+function requestText(view: RequestView): string {
+  const { id, state, position, ahead, waits_for, estimated_start_ms, basis } = view;
+  if (state !== 'waiting') return `${id}: ${state}`;
+  const others = ahead === 1 ? '1 other' : `${ahead} others`;
+  const lines = [
+    `${id}: waiting at position ${position} of its queue, ${others} likely to go before it`,
+    ...waits_for.map((waitsFor) => `  waits for   ${waitsForText(waitsFor)}`),
+    `  starts in   about ${formatDuration(Math.round(estimated_start_ms))}`,
+    `  that is     ${basis}`,
+  ];
+  return lines.join('\n');
+}
+
+function waitsForText(waitsFor: RequestView['waits_for'][number]): string {
+  const { limiter, limit, in_flight, held_by = [], tokens, refill_ms, held_for } = waitsFor;
+  const parts: string[] = [];
+  if (in_flight !== undefined) parts.push(`${in_flight} of ${limit} taken`);
+  if (held_by.length > 0) parts.push(`held by ${held_by.join(', ')}`);
+  if (tokens !== undefined) parts.push(`${Math.floor(tokens)} of ${limit} tokens there`);
+  if (refill_ms !== undefined) parts.push(`enough in ${formatDuration(Math.ceil(refill_ms))}`);
+  if (held_for !== undefined) parts.push(`the next are for ${held_for}`);
+  return `${limiter}: ${parts.join('; ')}`;
+}
+
+interface ReplicaView {
+  readonly id: string;
+  readonly pool: string;
+  readonly url: string;
+  readonly protocol: string;
+  readonly max_inflight: number;
+  readonly in_flight: number;
+  readonly health: string;
+  readonly state: string;
+}
+
+function replicasText(replicas: readonly ReplicaView[]): string {
+  const rows = replicas.map((replica): Cell[] => [
+    replica.id,
+    replica.pool,
+    replica.url,
+    replica.protocol,
+    replica.state,
+    replica.health,
+    replica.in_flight,
+    replica.max_inflight,
+  ]);
+  const head = ['REPLICA', 'POOL', 'URL', 'PROTOCOL', 'STATE', 'HEALTH', 'IN FLIGHT', 'OF'];
+  return table(head, rows);
+}
