@@ -1,6 +1,6 @@
 # One image for every process; the command says which: gateway, worker, simulator.
 #   docker build -t sluice .
-#   docker run --rm -p 8080:8080 -e REDIS_URL=redis://... sluice gateway
+#   docker run --rm -p 8080:8080 -p 8089:8089 -e REDIS_URL=redis://... sluice gateway
 
 FROM node:24-slim AS dependencies
 WORKDIR /app
@@ -15,6 +15,7 @@ COPY --from=dependencies /app/node_modules ./node_modules
 # Node runs the TypeScript as it is: there is nothing to build.
 COPY package.json LICENSE ./
 COPY lua ./lua
+COPY proto ./proto
 COPY workers ./workers
 COPY src ./src
 # A container's loopback is reached by nobody; who may reach the port is said where it is published.

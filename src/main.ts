@@ -18,6 +18,8 @@ import { createLog, startOpenTelemetry } from './telemetry/index.ts';
 export interface Running {
   /** Where it is reached, for those that listen. */
   readonly url?: string | undefined;
+  /** The same of gRPC, `host:port`. */
+  readonly grpcAddress?: string | undefined;
   stop(): Promise<void>;
 }
 
@@ -48,12 +50,14 @@ class Parts {
   }
 }
 
+type Reached = Pick<Running, 'url' | 'grpcAddress'>;
+
 /** Starts all that `start` adds, or stops what did start and throws. */
-async function together(start: (parts: Parts) => Promise<string | undefined>): Promise<Running> {
+async function together(start: (parts: Parts) => Promise<Reached>): Promise<Running> {
   const parts = new Parts();
   try {
-    const url = await start(parts);
-    return { url, stop: () => parts.stop() };
+    const { url, grpcAddress } = await start(parts);
+    return { url, grpcAddress, stop: () => parts.stop() };
   } catch (error) {
     await parts.stop();
     throw error;
@@ -94,7 +98,7 @@ export function runGateway(options: StartOptions): Promise<Running> {
   return together(async (parts) => {
     const { config, log } = prepare(options, 'gateway');
     await addTelemetry(parts, config, options.env);
-    return (await parts.add(startGateway(config, redisUrlOf(config), log))).url;
+    return parts.add(startGateway(config, redisUrlOf(config), log));
   });
 }
 
@@ -104,7 +108,7 @@ export function runWorker(options: StartOptions): Promise<Running> {
     const { config, log } = prepare(options, 'worker');
     await addTelemetry(parts, config, options.env);
     await parts.add(startWorker(config, redisUrlOf(config), log));
-    return undefined;
+    return {};
   });
 }
 
@@ -167,7 +171,7 @@ export async function runDev(options: StartOptions, dataFolder = '.sluice'): Pro
       const part = startWorker(whole, redis.url, log.child({ part: name }));
       await parts.add(quickly(part));
     }
-    return (await parts.add(quickly(startGateway(whole, redis.url, log)))).url;
+    return parts.add(quickly(startGateway(whole, redis.url, log)));
   });
   if (running.url === undefined || redis === undefined) throw new Error('dev did not start');
   return { ...running, url: running.url, config, redis, simulators };

@@ -51,5 +51,22 @@ test('The compose file runs two of each process, and publishes on this machine o
     expect(commands.filter((each) => each === command)).toHaveLength(2);
   }
   const ports = Object.values(compose.services).flatMap((service) => service.ports ?? []);
-  expect(ports).toEqual(['127.0.0.1:8080:8080', '127.0.0.1:8081:8080']);
+  expect(ports).toEqual([
+    ...['127.0.0.1:8080:8080', '127.0.0.1:8089:8089'],
+    ...['127.0.0.1:8081:8080', '127.0.0.1:8090:8089'],
+  ]);
+});
+
+test('the image has everything that the code reads at run time', async () => {
+  const read = (file: string) => readFile(new URL(`../${file}`, import.meta.url), 'utf8');
+  const [build, image, context] = await Promise.all(
+    ['scripts/build.js', 'Dockerfile', '.dockerignore'].map(read),
+  );
+  const [, list = ''] = /const readAtRunTime = \[(.*)\]/.exec(build ?? '') ?? [];
+  const folders = [...list.matchAll(/'(\w+)'/g)].map(([, name]) => name);
+  expect(folders).toEqual(['lua', 'proto']);
+  for (const folder of folders) {
+    expect(image).toContain(`COPY ${folder} ./${folder}`);
+    expect(context?.split('\n')).toContain(`!${folder}`);
+  }
 });

@@ -3,7 +3,7 @@ import { parsePolicy } from '../policy/index.ts';
 import { describePolicy } from './policy-text.ts';
 
 /** What `sluice dev` says when all of it runs. */
-export function printDev({ url, config, redis, simulators }: Dev): void {
+export function printDev({ url, grpcAddress, config, redis, simulators }: Dev): void {
   const model = config.defaultModel;
   const policies = config.policies.map(({ document }) => {
     return `${parsePolicy(document).name}: ${describePolicy(document)}`;
@@ -12,6 +12,7 @@ export function printDev({ url, config, redis, simulators }: Dev): void {
 Sluice is ready.
 
   gateway     ${url}
+  gRPC        ${grpcAddress} (Aperture's SDK${config.grpcTls ? ', over TLS' : ', in plaintext'})
   redis       ${redis.url} (${redis.kind})
   replicas    ${simulators.map((simulator) => simulator.url).join(', ') || 'as configured'}
   policies    ${policies.join('\n              ')}

@@ -157,7 +157,8 @@ export async function startGateway(
       await app.close();
       throw error;
     });
-    log.info({ gateway: node.id, url }, 'gateway ready');
+    const tls = config.grpcTls !== undefined;
+    log.info({ gateway: node.id, url, grpc: grpc.address, tls }, 'gateway ready');
 
     const isStopping = () => new SluiceError('unavailable', 'this gateway is stopping');
     const stop = async (graceMs: number) => {

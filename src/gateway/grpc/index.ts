@@ -47,13 +47,12 @@ const mostMessageBytes = 16 * 1024 * 1024;
 
 /** @throws SluiceError when the port is taken */
 export async function startGrpc(parts: GrpcParts): Promise<GrpcServer> {
-  const { config, log } = parts;
+  const { config } = parts;
   const server = new Server({ 'grpc.max_receive_message_length': mostMessageBytes });
   addServices(server, parts);
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;
   const port = await bind(server, `${host}:${config.grpcPort}`, config);
   const address = `${host}:${port}`;
-  log.info({ address, tls: config.grpcTls !== undefined }, 'grpc ready');
   return {
     address,
     stop: () => new Promise((resolve) => server.tryShutdown(() => resolve())),

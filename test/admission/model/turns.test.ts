@@ -10,8 +10,8 @@ import { themes } from './themes.ts';
 
 test('tags survive the turns of virtual time', async () => {
   const patch = (step: string, source: string) => {
-    // It has nothing to do with the order.
-    if (step === 'claim') return source;
+    // These have nothing to do with the order.
+    if (step === 'claim' || step === 'cache') return source;
     expect(source).toContain('2 ^ 52');
     return source.replace('2 ^ 52', '2 ^ 20');
   };
