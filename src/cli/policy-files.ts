@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { text } from 'node:stream/consumers';
+import { buffer } from 'node:stream/consumers';
 import { type Problem, parseYaml } from '../document.ts';
 import { PolicyError, parsePolicy, policyWarnings } from '../policy/index.ts';
 import { CommandError, type Exit, exits } from './exits.ts';
@@ -71,22 +71,31 @@ export function problemLines(problems: readonly FileProblem[]): string {
 
 class Unreadable extends Error {}
 
-async function contentOf(file: string): Promise<string> {
-  if (file === '-') return text(process.stdin);
+async function contentOf(file: string): Promise<Buffer> {
+  if (file === '-') return buffer(process.stdin);
   try {
-    return await readFile(file, 'utf8');
+    return await readFile(file);
   } catch (cause) {
     throw new Unreadable(file, { cause });
   }
 }
 
-function readPolicy(file: string, content: string): PolicyFile {
-  const read = parseYaml(content);
+function readPolicy(file: string, content: Buffer): PolicyFile {
+  const text = textOf(content);
+  const read = parseYaml(text);
   if (!('document' in read)) throw new PolicyError([{ path: '', reason: read.reason }]);
   const { document } = read;
   const { name, version } = parsePolicy(document);
   const warnings = policyWarnings(document);
-  return { file, name, version, text: content, document, warnings };
+  return { file, name, version, text, document, warnings };
+}
+
+function textOf(content: Buffer): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(content);
+  } catch {
+    throw new PolicyError([{ path: '', reason: 'is not UTF-8' }]);
+  }
 }
 
 function problemsOf(error: unknown): { problems: readonly Problem[]; exit: Exit } | undefined {

@@ -208,7 +208,7 @@ function getCommand(): Command {
         if (options.json) printJson(answer);
         else {
           const { policyYaml } = await import('./policy-text.ts');
-          process.stdout.write(policyYaml(answer.policy));
+          console.log(policyYaml(answer.policy).trimEnd());
         }
         return exits.ok;
       }),

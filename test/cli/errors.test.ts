@@ -131,11 +131,15 @@ test('help of each command has an example, and says where the gateway is named',
     ['policy', 'list'],
     ['policy', 'get'],
     ['policy', 'delete'],
+    ['flow', 'start'],
+    ['flow', 'heartbeat'],
+    ['flow', 'end'],
+    ['flow', 'run'],
   ];
   for (const args of commands) {
     const { code, out } = await sluice([...args, '--help']);
     expect(code).toBe(0);
-    expect(out).toContain(`  $ sluice ${args.join(' ')}`);
+    expect(out).toMatch(new RegExp(`^  \\$ .*sluice ${args.join(' ')}`, 'm'));
     for (const variable of ['SLUICE_URL', 'SLUICE_API_KEY']) expect(out).toContain(variable);
   }
   const { out } = await sluice(['--help']);

@@ -91,8 +91,9 @@ test('nothing is sent when one of several files is wrong, and every problem is t
     'wrong.yaml': wrong,
     'no.yaml': 'a: [1',
     'twin.yaml': good,
+    'utf16.yaml': Buffer.from(`\ufeff${JSON.stringify(good)}`, 'utf16le'),
   });
-  const files = ['-f', 'good.yaml', 'wrong.yaml', '-f', 'no.yaml', 'twin.yaml'];
+  const files = ['-f', 'good.yaml', 'wrong.yaml', '-f', 'no.yaml', 'twin.yaml', 'utf16.yaml'];
   const block = 'policy.concurrency_scheduler';
   const problems = [
     `  wrong.yaml: ${block}.max_concurrency must be`,
@@ -100,6 +101,7 @@ test('nothing is sent when one of several files is wrong, and every problem is t
     '  wrong.yaml: policy.prioritty is not a field',
     '  no.yaml: the document is not valid YAML',
     '  twin.yaml: policy_name is that of good.yaml',
+    '  utf16.yaml: the document is not UTF-8',
   ];
   for (const args of [['apply'], ['apply', '--dry-run'], ['diff'], ['validate']]) {
     const { code, out, err } = await policy([...args, ...files], { cwd });

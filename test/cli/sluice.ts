@@ -9,6 +9,8 @@ import { fileURLToPath } from 'node:url';
 import { onTestFinished } from 'vitest';
 
 const cli = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
+/** Starts are what these tests spend their time on: half of it is compiling the same files again. */
+const compiled = fileURLToPath(new URL('../../node_modules/.cache/sluice', import.meta.url));
 
 export interface Ran {
   readonly code: number | null;
@@ -29,7 +31,12 @@ export interface RunOptions {
 export function startSluice(args: readonly string[], options: RunOptions = {}) {
   const { url, env = {}, input = '', cwd } = options;
   const child = spawn(process.execPath, [cli, ...args], {
-    env: { PATH: process.env.PATH, ...(url !== undefined && { SLUICE_URL: url }), ...env },
+    env: {
+      PATH: process.env.PATH,
+      NODE_COMPILE_CACHE: compiled,
+      ...(url !== undefined && { SLUICE_URL: url }),
+      ...env,
+    },
     ...(cwd !== undefined && { cwd }),
   });
   onTestFinished(() => void child.kill('SIGKILL'));
@@ -46,11 +53,14 @@ export function sluice(args: readonly string[], options: RunOptions = {}): Promi
 }
 
 /** A folder with these files, gone after the test. Objects are written as JSON, which is YAML. */
-export async function folderWith(files: Record<string, string | object> = {}): Promise<string> {
+export async function folderWith(
+  files: Record<string, string | Buffer | object> = {},
+): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-cli-'));
   onTestFinished(() => rm(folder, { recursive: true, force: true }));
   for (const [name, content] of Object.entries(files)) {
-    const written = typeof content === 'string' ? content : JSON.stringify(content);
+    const isRaw = typeof content === 'string' || Buffer.isBuffer(content);
+    const written = isRaw ? content : JSON.stringify(content);
     await writeFile(join(folder, name), written);
   }
   return folder;
