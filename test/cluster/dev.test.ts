@@ -17,7 +17,7 @@ const cli = new URL('../../src/cli.ts', import.meta.url).pathname;
 interface Dev {
   readonly child: ChildProcess;
   readonly text: string;
-  /** Of the gateway, Redis and the two replicas. */
+  /** Of the gateway, its gRPC, Redis and the two replicas. */
   readonly ports: readonly string[];
 }
 
@@ -39,7 +39,7 @@ async function startDev(command: string, args: string[], env: NodeJS.ProcessEnv)
   }
   const text = lines.join('\n');
   const ports = new Set([...text.matchAll(/127\.0\.0\.1:(\d+)/g)].map(([, port]) => port ?? ''));
-  expect(ports.size).toBe(4);
+  expect(ports.size).toBe(5);
   return { child, text, ports: [...ports] };
 }
 
@@ -63,7 +63,7 @@ test('sluice dev serves the curl it prints, and Ctrl-C stops the whole of it', a
   const exit = once(child, 'exit');
   child.kill('SIGINT');
   expect(await exit).toEqual([0, null]);
-  expect(await Promise.all(ports.map(isClosed))).toEqual([true, true, true, true]);
+  expect(await Promise.all(ports.map(isClosed))).toEqual([true, true, true, true, true]);
 }, 30_000);
 
 test('under npm, sluice dev ends with the npm that started it', async () => {
