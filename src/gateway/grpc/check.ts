@@ -46,6 +46,7 @@ export async function check(
   const late = new AbortController();
   const onCancelled = () => gone.abort(new SluiceError('cancelled', 'its client went away'));
   call.on('cancelled', onCancelled);
+  if (call.cancelled) onCancelled();
   const { timeoutMs, answerWithinMs } = patienceOf(call, parts.config);
   const timer = answerWithinMs && setTimeout(() => late.abort(tooLate()), answerWithinMs);
   try {

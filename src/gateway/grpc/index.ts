@@ -45,10 +45,18 @@ export interface GrpcParts {
 /** A batch of spans, each with a whole answer of `Check` in it. */
 const mostMessageBytes = 16 * 1024 * 1024;
 
+/** Between two signs of life of a connection, and how long its answer may take, ms. */
+const pingMs = 15_000;
+
 /** @throws SluiceError when the port is taken */
 export async function startGrpc(parts: GrpcParts): Promise<GrpcServer> {
   const { config } = parts;
-  const server = new Server({ 'grpc.max_receive_message_length': mostMessageBytes });
+  const server = new Server({
+    'grpc.max_receive_message_length': mostMessageBytes,
+    // A client whose machine is gone closes nothing: what waits there has to leave the queue all the same.
+    'grpc.keepalive_time_ms': pingMs,
+    'grpc.keepalive_timeout_ms': pingMs,
+  });
   addServices(server, parts);
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;
   const port = await bind(server, `${host}:${config.grpcPort}`, config);
