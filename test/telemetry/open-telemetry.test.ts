@@ -6,7 +6,7 @@ import { startCollector } from './collector.ts';
 
 const secret = 'xyzzy';
 
-/** `sluice dev` on the test Redis, with a prompt answered. */
+/** `sluice dev` on the test Redis, with prompts answered and flows admitted. */
 async function devWithPrompt(
   redisUrl: string,
   env: Record<string, string>,
@@ -32,6 +32,11 @@ async function devWithPrompt(
     body: JSON.stringify({ prompt: secret, options: { num_predict: 1 } }),
   });
   expect(again.status).toBe(200);
+  for (const control_point of ['seen-nowhere', `${domain}-prompt`]) {
+    const labels = { user_id: secret };
+    const body = JSON.stringify({ control_point, labels });
+    expect((await fetch(`${url}/v1/flows`, { method: 'POST', body })).status).toBe(200);
+  }
   return { dev, controlPoint: `${domain}-prompt` };
 }
 
@@ -46,7 +51,16 @@ test('traces arrive while it runs, metrics and the rest at the latest when it st
   dev.signal('SIGTERM');
   expect({ code: await dev.ended, said: dev.output() }).toMatchObject({ code: 0 });
   const traces = collector.received('/v1/traces');
-  for (const text of ['sluice', 'prompt', 'attempt', 'control_point', controlPoint, 'done']) {
+  for (const text of [
+    'sluice',
+    'prompt',
+    'attempt',
+    'flow wait',
+    'admitted',
+    'control_point',
+    controlPoint,
+    'done',
+  ]) {
     expect(traces).toContain(text);
   }
   const metrics = collector.received('/v1/metrics');
@@ -55,6 +69,7 @@ test('traces arrive while it runs, metrics and the rest at the latest when it st
     'sluice.prompt.duration',
     'sluice.prompt.first_token',
     'sluice.attempt.duration',
+    'sluice.flow.wait',
   ];
   for (const text of [...histograms, ...gauges, 'sluice.queue.waiting', controlPoint]) {
     expect(metrics).toContain(text);
