@@ -17,9 +17,13 @@ test('work of many callers at two gateways, never more at once than the policy l
   const urls = [world.url, await world.startAnother()];
   let running = 0;
   let most = 0;
+  const full = Promise.withResolvers<void>();
   const work = async () => {
     running += 1;
     most = Math.max(most, running);
+    if (running === 3) full.resolve();
+    // Nobody leaves before all places have been taken once.
+    await full.promise;
     await new Promise((resolve) => setTimeout(resolve, 5));
     running -= 1;
     return 'done';
