@@ -217,8 +217,19 @@ test('heartbeats go out at a third of the lease, past one that is lost, until th
   await flow.end();
   const before = beats(gateway);
   await new Promise((resolve) => setTimeout(resolve, 100));
+  // One may have been on its way.
   expect(beats(gateway)).toBeLessThanOrEqual(before + 1);
   expect(flow.signal.aborted).toBe(false);
+});
+
+test('a flow that ends at once has no heartbeat', async () => {
+  const gateway = await fakeGateway(({ what }) =>
+    what === end ? done : admitted({ lease_ms: 60 }),
+  );
+  const flow = await new SluiceClient(gateway).startFlow('a', { heartbeat: true });
+  await flow.end();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(gateway.whats()).toEqual([start, end]);
 });
 
 test('a flow that the gateway has ended says so to the work, and sends no more', async () => {
