@@ -55,7 +55,9 @@ local function finish(item)
   if request.pool then
     holds = request.state == 'running' and request.attempt == item.attempt and request.token == item.token
   end
-  if not holds or request.end_by <= now_ms or (request.lease_until or math.huge) <= now_ms then
+  -- A flow whose heartbeat is late has its slots until a sweep has ended it; a prompt may run elsewhere.
+  local is_late = request.pool and (request.lease_until or math.huge) <= now_ms
+  if not holds or request.end_by <= now_ms or is_late then
     return { status = 'stale', state = request.state }
   end
   local replica = request.replica

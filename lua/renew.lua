@@ -13,10 +13,6 @@ Safe to repeat: only moves lease_until, never past end_by.
 ]]
 -- use step limiters buckets tree shares standing ended records requests admit close
 
-local function is_over(request)
-  return (request.lease_until or math.huge) <= now_ms or request.end_by <= now_ms
-end
-
 local function keep_until(request)
   local kept_until = math.min(request.lease_until or request.end_by, request.end_by)
   requests.save(request)
@@ -26,7 +22,7 @@ end
 
 local function keep_prompt(request, item)
   if request.state ~= 'running' or request.attempt ~= item.attempt or request.token ~= item.token
-    or is_over(request) then
+    or request.lease_until <= now_ms or request.end_by <= now_ms then
     return { id = item.id, status = 'lost' }
   end
   request.lease_until = now_ms + args.heartbeat_ms
@@ -35,7 +31,8 @@ local function keep_prompt(request, item)
 end
 
 local function keep_flow(request, item)
-  if request.state ~= 'admitted' or is_over(request) then
+  -- As long as no sweep has ended it, its slots are its own.
+  if request.state ~= 'admitted' or request.end_by <= now_ms then
     return { id = item.id, status = 'lost' }
   end
   if request.owner then

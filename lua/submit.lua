@@ -3,7 +3,7 @@ submit: requests arrive. Rejects each at once, or queues it, and admits what may
 
 KEYS, ARGV: see lib/step.lua.
 args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of all bodies),
-  waiting_limit (requests); items, each a list of id, id_time (ms, when the id was made), version (of
+  waiting_limit, held_limit (requests that wait, that hold slots); items, each a list of id, id_time (ms, when the id was made), version (of
   the policies the schedule was computed with), length_limit and workload_length_limit (requests that
   may wait at its control point, in its workload; -1 for no limit), refusing (those of its limiters that
   refuse who finds them full, with commas between), text (the first line of its record, see
@@ -13,7 +13,7 @@ From ARGV[4] on: for each item what the replica is sent, '' for nothing.
 result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
   'known', state} for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason:
   'queue_full' | 'queue_timeout' | 'stale_id' | 'rate_limited' | 'over_capacity', retry_after_ms, limiter}
-  (for 'queue_full' what is full: 'waiting' | 'queued_bytes' | 'control_point' | 'workload').
+  (for 'queue_full' what is full: 'waiting' | 'held' | 'queued_bytes' | 'control_point' | 'workload').
   A request that is rejected has used nothing.
 Safe to repeat: a live or remembered id is only reported; an id that is older than records are kept
 is refused, so a late repeat never runs twice.
@@ -70,6 +70,8 @@ end
 local function full(request, body, length_limit, workload_length_limit)
   if tree.node(ROOT).waiting >= args.waiting_limit then
     return 'waiting'
+  elseif tree.node(ROOT).held >= args.held_limit then
+    return 'held'
   elseif #body > 0 and tonumber(read(meta, 'body_bytes') or 0) + #body > args.body_limit then
     return 'queued_bytes'
   elseif length_limit >= 0 and over(length_limit, requests.length(requests.control_point(request)), request) then

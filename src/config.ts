@@ -219,6 +219,7 @@ function readLimits(file: ConfigFile): Limits {
     bodyBytes: read('bodyBytes'),
     queuedBytes: read('queuedBytes'),
     waiting: read('waiting'),
+    held: read('held'),
     labelBytes: read('labelBytes'),
     labels: read('labels'),
     answerBytes: read('answerBytes'),

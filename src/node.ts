@@ -69,6 +69,7 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
         idAgeMs,
         bodyLimit: limits.queuedBytes,
         waitingLimit: limits.waiting,
+        heldLimit: limits.held,
         maxAttempts: config.attempts,
         keepMs: Math.max(timeouts.keepMs, idAgeMs),
         keepJobMs: Math.max(timeouts.keepJobMs, idAgeMs),

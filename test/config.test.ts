@@ -51,6 +51,7 @@ test('without a file and environment everything has the default of the first run
       queuedBytes: 268_435_456,
       answerBytes: 16_777_216,
       cacheBytes: 67_108_864,
+      held: 100_000,
       waiting: 100_000,
       labelBytes: 1024,
       labels: 64,

@@ -55,6 +55,7 @@ function settings(recordsMs: number): AdmissionSettings {
     idAgeMs: Math.min(recordsMs, 30_000),
     bodyLimit: 2 ** 30,
     waitingLimit: 1_000_000,
+    heldLimit: 1_000_000,
     maxAttempts: 3,
     keepMs: recordsMs,
     keepJobMs: recordsMs,

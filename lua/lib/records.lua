@@ -137,7 +137,8 @@ function save(request)
 end
 requests.save = save
 
--- Its gateway is gone, or has done its part: nobody is told of it any more, and it does not end with it.
+-- Its gateway is gone, or has done its part: nobody is told of it any more, also of its end, and it does
+-- not end with its gateway.
 function requests.disown(request)
   request.text = text_of(request):gsub('^(%S+ %S+ %S+ %S+) %S+', '%1 .', 1)
   request.owner = nil

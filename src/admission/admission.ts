@@ -244,15 +244,17 @@ export class Admission {
     );
   }
 
-  /** Keeps values, or forgets some; what is soonest to expire goes when there is too much. */
-  async changeCache({ puts, drops, limitBytes }: CacheChange): Promise<void> {
+  /** Keeps values, or forgets some; what is soonest to expire makes room. Says which are kept. */
+  async changeCache({ puts, drops, limitBytes }: CacheChange): Promise<readonly boolean[]> {
     const args = {
       puts: puts.map(({ name, ttlMs }) => [name, ttlMs]),
       drops,
       limit_bytes: limitBytes,
     };
     const values = puts.map(({ value }) => value);
-    await this.#step('cache', args, values, [...cacheKeys(this.domain)]);
+    type Kept = { readonly kept: readonly boolean[] | Record<string, never> };
+    const { kept } = await this.#step<Kept>('cache', args, values, [...cacheKeys(this.domain)]);
+    return Array.isArray(kept) ? kept : [];
   }
 
   /** Values that are kept, in the order of their names. */
@@ -296,11 +298,12 @@ export class Admission {
   }
 
   #submit(list: readonly Submitting[]): Promise<SubmitResult[]> {
-    const { idAgeMs, bodyLimit, waitingLimit } = this.#settings;
+    const { idAgeMs, bodyLimit, waitingLimit, heldLimit } = this.#settings;
     const args = {
       id_age_ms: idAgeMs,
       body_limit: bodyLimit,
       waiting_limit: waitingLimit,
+      held_limit: heldLimit,
       items: list.map(({ item }) => item),
     };
     const bodies = list.map(({ body }) => body);

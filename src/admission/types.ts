@@ -16,6 +16,8 @@ export interface AdmissionSettings {
   readonly bodyLimit: number;
   /** Requests that may wait, in the whole domain. */
   readonly waitingLimit: number;
+  /** Requests that may hold slots, or run without a limit, in the whole domain. */
+  readonly heldLimit: number;
   /** Failed attempts after which a prompt has failed. */
   readonly maxAttempts: number;
   /** How long what remains of an ended request is kept, at least {@link idAgeMs}. */
@@ -97,7 +99,7 @@ export type SubmitResult =
       readonly retry_after_ms?: number;
       /**
        * Whose limit it was, for 'rate_limited' and 'over_capacity'; for 'queue_full' what is full:
-       * 'waiting', 'queued_bytes' (of the domain), 'control_point' or 'workload'.
+       * 'waiting', 'held', 'queued_bytes' (of the domain), 'control_point' or 'workload'.
        */
       readonly limiter?: string;
     };

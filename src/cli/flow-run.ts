@@ -14,6 +14,27 @@ export async function runUnder(
   args: readonly string[],
   env: NodeJS.ProcessEnv,
 ): Promise<Exit> {
+  let exit: Exit = exits.trouble;
+  try {
+    exit = await run(flow, command, args, env);
+    return exit;
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new CommandError('cannot_run', `cannot run ${command}: ${why}`, notFound);
+  } finally {
+    // The command's own exit code counts; the lease ends what could not be told.
+    await flow.end({ status: exit === 0 ? 'ok' : 'error' }).catch((error: unknown) => {
+      report(error, false);
+    });
+  }
+}
+
+async function run(
+  flow: Flow,
+  command: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+): Promise<Exit> {
   const child = spawn(command, args, {
     stdio: 'inherit',
     env: { ...env, SLUICE_FLOW_ID: flow.id },
@@ -22,29 +43,20 @@ export async function runUnder(
     // In a terminal Ctrl-C reaches the command by itself; twice means something else to many.
     if (name !== 'SIGINT' || !process.stdin.isTTY) child.kill(name);
   };
-  for (const name of passedOn) process.on(name, pass);
   const stop = () => {
     report(flow.signal.reason, false);
     child.kill('SIGTERM');
     setTimeout(() => child.kill('SIGKILL'), graceMs).unref();
   };
+  for (const name of passedOn) process.on(name, pass);
   flow.signal.addEventListener('abort', stop);
-  let exit: Exit = exits.trouble;
   try {
     const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
-    exit = code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new CommandError('cannot_run', `cannot run ${command}: ${why}`, notFound);
+    return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
   } finally {
     for (const name of passedOn) process.off(name, pass);
     flow.signal.removeEventListener('abort', stop);
-    // The command's own exit code counts; the lease ends what could not be told.
-    await flow.end({ status: exit === 0 ? 'ok' : 'error' }).catch((error: unknown) => {
-      report(error, false);
-    });
   }
-  return exit;
 }
 
 const passedOn = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;

@@ -52,6 +52,7 @@ export const limitSettings: Readonly<Record<keyof Limits, Setting>> = {
     most: 1024 * 1024 * mebibyte,
   },
   waiting: { name: 'waiting', default: 100_000, least: 1, most: 10_000_000 },
+  held: { name: 'held', default: 100_000, least: 1, most: 10_000_000 },
   labelBytes: { name: 'label_bytes', default: 1024, least: 16, most: 8192 },
   labels: { name: 'labels', default: 64, least: 1, most: 256 },
   answerBytes: {

@@ -115,6 +115,8 @@ export interface Limits {
   readonly queuedBytes: number;
   /** Waiting requests of the domain: a count. Default 100,000. */
   readonly waiting: number;
+  /** Requests of the domain that hold slots, or run where no limit holds: a count. Default 100,000. */
+  readonly held: number;
   /** A label's value, in bytes of UTF-8. Default 1024. */
   readonly labelBytes: number;
   /** Labels of a request: a count. Default 64. */

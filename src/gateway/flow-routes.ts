@@ -5,12 +5,9 @@ import { SluiceError } from '../errors.ts';
 import { checkTokens, validateLabels } from '../policy/index.ts';
 import { asObject, type JsonBody } from './bodies.ts';
 import { readCaller, readTimeout } from './caller.ts';
-import { type FlowEnd, type Flows, unknownFlow } from './flows.ts';
+import { defaultTokens, type FlowEnd, type Flows, unknownFlow } from './flows.ts';
 import { readOwnRequest } from './own-request.ts';
 import { clientGone } from './prompt-routes.ts';
-
-/** As in Aperture: what a flow costs where neither it, nor a label, nor a policy says so. */
-export const defaultTokens = 1;
 
 interface OfFlow {
   readonly Params: { readonly id: string };
@@ -31,6 +28,9 @@ export function flowRoutes(
 
   app.post('/v1/flows', async (request, reply) => {
     const flow = readFlow((request.body as JsonBody | undefined)?.value, config);
+    if (request.headers['idempotency-key'] !== undefined) {
+      throw wrong('Idempotency-Key', 'is for prompts and jobs: each start is a flow of its own');
+    }
     const caller = readCaller(request, config, flow.labels);
     const asked = {
       ...caller,

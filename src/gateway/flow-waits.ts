@@ -4,22 +4,29 @@ import type { End, NodeEvent } from '../stream/index.ts';
 /** What becomes of a flow that waits. */
 export type News = 'admitted' | End;
 
+interface Waiting {
+  readonly news: PromiseWithResolvers<News>;
+  /** Redis has said that it took the flow in. */
+  accepted: boolean;
+}
+
+type Steps = Pick<Admission, 'inspectLive' | 'inspectRequest' | 'cancel'>;
+
 /**
  * Flows of this gateway that wait to be admitted. As with answers an event only comes first, and the
  * record in Redis is what counts: those that should still wait are looked up after every gap and now
- * and then.
+ * and then. So are those whose callers have left while Redis was away: they would be admitted for nobody.
  */
 export class FlowWaits {
-  readonly #admission: Pick<Admission, 'inspectLive' | 'inspectRequest'>;
+  readonly #admission: Steps;
   readonly #onError: (error: unknown) => void;
-  readonly #waiting = new Map<string, PromiseWithResolvers<News>>();
+  readonly #waiting = new Map<string, Waiting>();
+  /** Their callers are gone, and Redis could not be told. */
+  readonly #left = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #checking = false;
 
-  constructor(
-    admission: Pick<Admission, 'inspectLive' | 'inspectRequest'>,
-    onError: (error: unknown) => void,
-  ) {
+  constructor(admission: Steps, onError: (error: unknown) => void) {
     this.#admission = admission;
     this.#onError = onError;
   }
@@ -36,12 +43,29 @@ export class FlowWaits {
   /** Call it before the flow is submitted, and {@link forget} when nobody waits any more. */
   listen(id: string): Promise<News> {
     const news = Promise.withResolvers<News>();
-    this.#waiting.set(id, news);
+    this.#waiting.set(id, { news, accepted: false });
     return news.promise;
+  }
+
+  /** Redis took the flow in: from now on, one that it does not know is lost. */
+  accepted(id: string): void {
+    const waiting = this.#waiting.get(id);
+    if (waiting) waiting.accepted = true;
   }
 
   forget(id: string): void {
     this.#waiting.delete(id);
+  }
+
+  /** Its caller is gone: it leaves the queue, or gives its slot back, as soon as Redis can be told. */
+  async withdraw(id: string): Promise<void> {
+    this.#left.add(id);
+    try {
+      await this.#admission.cancel(id, 'its caller does not wait for it');
+      this.#left.delete(id);
+    } catch (error) {
+      this.#onError(error);
+    }
   }
 
   onEvent({ id, state }: NodeEvent): void {
@@ -52,9 +76,10 @@ export class FlowWaits {
   }
 
   async check(): Promise<void> {
-    if (this.#checking || this.#waiting.size === 0) return;
+    if (this.#checking || this.#waiting.size + this.#left.size === 0) return;
     this.#checking = true;
     try {
+      await Promise.all([...this.#left].map((id) => this.withdraw(id)));
       const ids = [...this.#waiting.keys()];
       const waiting = await this.#admission.inspectLive(ids, true);
       await this.#read(ids.filter((id) => !waiting.has(id)));
@@ -70,8 +95,9 @@ export class FlowWaits {
       for (const id of ids) {
         const { request, ended } = await this.#admission.inspectRequest(id);
         if (request?.state === 'admitted') this.#tell(id, 'admitted');
-        // One that is not known is on its way, or its deadline here will tell.
         else if (ended) this.#tell(id, ended);
+        // Its submit is on the way, or Redis came back without it.
+        else if (!request && this.#waiting.get(id)?.accepted) this.#tell(id, lost);
       }
     } catch (error) {
       this.#onError(error);
@@ -79,6 +105,12 @@ export class FlowWaits {
   }
 
   #tell(id: string, news: News): void {
-    this.#waiting.get(id)?.resolve(news);
+    this.#waiting.get(id)?.news.resolve(news);
   }
 }
+
+const lost: End = {
+  state: 'lost',
+  code: 'unavailable',
+  message: 'Redis no longer knows the flow',
+};

@@ -8,6 +8,7 @@ import type { FlowWaits } from './flow-waits.ts';
 import type { Asked, Intake } from './intake.ts';
 import { knownControlPoints, type PolicyBook } from './policy-book.ts';
 import { withId } from './prompts.ts';
+import { raced } from './raced.ts';
 import { endError } from './rejections.ts';
 
 /** A flow that asks to be admitted. */
@@ -32,6 +33,9 @@ export interface FlowEnd {
   readonly failed?: boolean | undefined;
 }
 
+/** As in Aperture: what a flow costs where neither it, nor a label, nor a policy says so. */
+export const defaultTokens = 1;
+
 /** Past its deadline a flow has been decided; if Redis does not say so for this long, it is away, ms. */
 const silenceMs = 5_000;
 
@@ -55,27 +59,28 @@ export class Flows {
     const { config, admission, intake, waits, gatewayId } = this.#parts;
     const id = makeId(config.domain, admission.now());
     const startedAtMs = Date.now();
-    const left = Promise.withResolvers<never>();
-    left.promise.catch(() => undefined);
-    const leave = () => left.reject(signals.find(({ aborted }) => aborted)?.reason);
-    for (const signal of signals) signal.addEventListener('abort', leave);
-    if (signals.some(({ aborted }) => aborted)) leave();
+    const silent = new AbortController();
+    const all = [...signals, silent.signal];
     const news = waits.listen(id);
     const taking = intake.submit({ ...asked, id }, { kind: 'flow', owner: gatewayId });
+    let timer: NodeJS.Timeout | undefined;
     try {
-      const { plan, result, timeoutMs, maxInflightMs } = await Promise.race([taking, left.promise]);
+      const { plan, result, timeoutMs, maxInflightMs } = await raced(taking, all);
       let leaseMs = maxInflightMs;
+      waits.accepted(id);
       if (result.state !== 'admitted') {
+        timer = setTimeout(() => silent.abort(isSilent()), timeoutMs + silenceMs);
         if (result.status === 'known') void waits.check();
-        const told = await within(timeoutMs + silenceMs, Promise.race([news, left.promise]));
+        const told = await raced(news, all);
         if (told !== 'admitted') {
           if (told.state === 'rejected') publishDecision(plan, false);
           throw endError(told, plan.deniedStatus);
         }
       }
-      if (result.state !== 'admitted' || asked.heartbeat) {
-        const keeping = admission.keepFlow({ id, heartbeat: asked.heartbeat });
-        const kept = await Promise.race([keeping, left.promise]);
+      // One that was admitted as it was submitted is its caller's already.
+      const isOwn = result.status === 'accepted' && result.state === 'admitted';
+      if (!isOwn || asked.heartbeat) {
+        const kept = await raced(admission.keepFlow({ id, heartbeat: asked.heartbeat }), all);
         if (kept.status !== 'kept') throw await this.#endOf(id);
         leaseMs = kept.lease_ms ?? leaseMs;
       }
@@ -88,8 +93,8 @@ export class Flows {
       this.#decided(id, asked, code, startedAtMs);
       throw withId(error, id);
     } finally {
+      clearTimeout(timer);
       waits.forget(id);
-      for (const signal of signals) signal.removeEventListener('abort', leave);
     }
   }
 
@@ -158,14 +163,6 @@ interface FlowsParts {
   readonly gatewayId: string;
 }
 
-async function within<Value>(ms: number, promise: Promise<Value>): Promise<Value> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    late.reject(new SluiceError('unavailable', 'Redis does not say what became of the flow'));
-  }, ms);
-  try {
-    return await Promise.race([promise, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+function isSilent(): SluiceError {
+  return new SluiceError('unavailable', 'Redis does not say what became of the flow');
 }

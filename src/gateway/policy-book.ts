@@ -1,6 +1,7 @@
 import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import type { Problem } from '../document.ts';
+import { SluiceError } from '../errors.ts';
 import {
   limitsOf,
   type Policy,
@@ -34,9 +35,7 @@ export class PolicyBook {
   /** Reads what the cluster has now. */
   async refresh(): Promise<void> {
     const { version, policies } = await this.#admission.inspectPolicies();
-    this.#policies = policies
-      .map((record) => parsePolicy(record.document))
-      .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    this.#policies = policies.map(readable).toSorted((a, b) => (a.name < b.name ? -1 : 1));
     this.#version = version;
   }
 
@@ -57,6 +56,16 @@ export class PolicyBook {
     return this.#policies.filter((policy) =>
       policy.selectors.some((selector) => selector.controlPoint === controlPoint),
     );
+  }
+}
+
+/** A policy that this version cannot read was written by a newer one: others can schedule with it. */
+function readable({ name, document }: PolicyRecord): Policy {
+  try {
+    return parsePolicy(document);
+  } catch (cause) {
+    const message = `this gateway cannot read policy ${name}: a newer version wrote it, upgrade this one`;
+    throw new SluiceError('unavailable', message, { cause });
   }
 }
 

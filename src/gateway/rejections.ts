@@ -59,6 +59,8 @@ function fullMessage(full: string, { config, controlPoint, plan }: Submitted): s
   switch (full) {
     case 'waiting':
       return `${limits.waiting} requests wait already, as many as may (limits.waiting)`;
+    case 'held':
+      return `${limits.held} requests run already, as many as may (limits.held)`;
     case 'queued_bytes':
       return `the bodies of those who wait leave no room in ${limits.queuedBytes} bytes (limits.queued_bytes)`;
     case 'control_point':

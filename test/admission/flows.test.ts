@@ -90,6 +90,20 @@ test('heartbeats that could not be sent because Redis was away end no flow', asy
   await world.check();
 });
 
+test('a late heartbeat or end counts as long as no sweep has ended the flow', async () => {
+  const world = await newWorld();
+  await world.policies(policyDocument({ max: 2, inflight: '600s' }));
+  const [kept, ended] = [await world.add(), await world.add()];
+  for (const id of [kept, ended]) await world.admission.keepFlow(beat(id));
+  await world.admission.sweep();
+  world.nowMs += 30_000;
+  expect(await world.admission.keepFlow(beat(kept))).toMatchObject({ status: 'kept' });
+  expect(await world.end(ended)).toEqual({ status: 'ended', state: 'done' });
+  await world.admission.sweep();
+  expect(await world.state(kept)).toBe('admitted');
+  await world.check();
+});
+
 test('only flows are kept, and only admitted ones', async () => {
   const world = await newWorld();
   await world.policies(policyDocument({ max: 2 }));
@@ -102,6 +116,16 @@ test('only flows are kept, and only admitted ones', async () => {
     [prompt, waiting, world.newId()].map((id) => world.admission.keepFlow(beat(id))),
   );
   expect(lost.map(({ status }) => status)).toEqual(['lost', 'lost', 'lost']);
+  await world.check();
+});
+
+test('as many hold slots, or run without a limit, as may; then one more is refused', async () => {
+  const world = await newWorld({ heldLimit: 2 });
+  const first = await world.add();
+  await world.add();
+  expect(await world.submit({})).toMatchObject({ reason: 'queue_full', limiter: 'held' });
+  await world.end(first);
+  await world.add();
   await world.check();
 });
 

@@ -353,7 +353,7 @@ export class Model {
   }
 
   #isFull({ controlPoint, queue, cost, queueLimits = {}, body = '' }: Submission): boolean {
-    const { bodyLimit, waitingLimit } = this.#settings;
+    const { bodyLimit, waitingLimit, heldLimit } = this.#settings;
     const { paths } = placeOf(queue);
     const over = (limit: number | undefined, length: number) => {
       if (limit === undefined || length < limit) return false;
@@ -363,6 +363,7 @@ export class Model {
     const bytes = this.#live().reduce((sum, { asked }) => sum + (asked.body ?? '').length, 0);
     return (
       this.#countWaiting(() => true) >= waitingLimit ||
+      this.#live().filter(({ isWaiting }) => !isWaiting).length >= heldLimit ||
       (body.length > 0 && bytes + body.length > bodyLimit) ||
       over(
         queueLimits.controlPoint,
@@ -595,8 +596,9 @@ export class Model {
 
   #holds(request: ModelRequest, attempt: number, token: string): boolean {
     const { asked, state, endBy, leaseUntil } = request;
-    if (Math.min(endBy, leaseUntil) <= this.nowMs) return false;
+    if (endBy <= this.nowMs) return false;
     if (asked.kind === 'flow') return state === 'admitted';
+    if (leaseUntil <= this.nowMs) return false;
     return state === 'running' && request.attempt === attempt && request.token === token;
   }
 

@@ -26,6 +26,7 @@ export const settings: AdmissionSettings = {
   idAgeMs: 30_000,
   bodyLimit: 10_000,
   waitingLimit: 1_000,
+  heldLimit: 100_000,
   maxAttempts: 3,
   keepMs: 60_000,
   keepJobMs: 3_600_000,

@@ -1,7 +1,7 @@
 /** The cache of Aperture's SDK, by the npm package 2.5.0 as it is. */
 import { expect, test } from 'vitest';
 import { eventually, newWorld } from '../gateway/world.ts';
-import { sdk } from './support.ts';
+import { rawClient, sdk } from './support.ts';
 
 const point = 'mistral-prompt';
 const within = (ms: number) => ({ grpcCallOptions: { deadline: Date.now() + ms } });
@@ -64,11 +64,56 @@ test('is bounded: what is soonest to expire goes, and a value that is too long i
   const put = (key: string, bytes: number, seconds: number) =>
     flow.setGlobalCache(key, { value: Buffer.alloc(bytes), ttl: { seconds, nanos: 0 } });
   expect((await put('huge', 3_000, 60)).getError()?.message).toContain('2048 bytes');
-  await put('soon', 1_500, 10);
-  await put('later', 1_500, 60);
+  await put('soon', 1_000, 10);
+  await put('later', 1_000, 60);
   await put('last', 1_000, 90);
   const globalCacheKeys = ['soon', 'later', 'last', 'huge'];
   const after = await client.startFlow(point, { globalCacheKeys, ...within(9_000) });
   const hits = globalCacheKeys.map((key) => after.globalCache(key).getLookupStatus());
   expect(hits).toEqual(['MISS', 'HIT', 'HIT', 'MISS']);
+});
+
+test('what it takes in Redis is bounded after every call, many small entries or few large ones', async () => {
+  const limit = 64 * 1024;
+  const world = await newWorld({ worker: false, config: { limits: { cache_bytes: limit } } });
+  const raw = rawClient(world.grpcAddress);
+  const values = `sluice:{${world.config.domain}}:cache`;
+  const size = async () => {
+    const entries = await world.redis.hgetall(values);
+    const { '.bytes': counted, ...others } = entries;
+    const real = Object.entries(others).flat().join('').length;
+    return { counted: Number(counted), real, entries: Object.keys(others).length };
+  };
+  const upsert = async (call: number, bytes: number) => {
+    const entry = { value: Buffer.alloc(bytes, 'x'), ttl: { seconds: 60 + call, nanos: 0 } };
+    const keys = Array.from({ length: 100 }, (_, index) => `${call} ${index}`);
+    const global_cache_entries = Object.fromEntries(keys.map((key) => [key, entry]));
+    const answer = await raw.call('CacheUpsert')({ global_cache_entries });
+    return Object.values(answer.global_cache_responses as Record<string, { error: string }>);
+  };
+  for (const [call, bytes] of [1, 1, 300, 300, 3_000, 1].entries()) {
+    const said = await upsert(call, bytes);
+    const now = await size();
+    expect(now.counted).toBeLessThanOrEqual(limit);
+    expect(now.real + now.entries * 150).toBeLessThanOrEqual(now.counted);
+    expect(said.map(({ error }) => error).filter(Boolean)).toEqual([]);
+  }
+  // More in one call than there is room for by letting others go: the rest says so.
+  const said = await upsert(9, 30_000);
+  expect(new Set(said.map(({ error }) => error))).toEqual(new Set(['']));
+  expect((await size()).entries).toBeLessThanOrEqual(2);
+});
+
+test('a key that is none is an error of its own: the flow runs, and other entries are kept', async () => {
+  const world = await newWorld({ worker: false });
+  const client = sdk(world.grpcAddress);
+  const long = 'k'.repeat(2_000);
+  const flow = await client.startFlow(point, { globalCacheKeys: [long, 'good'], ...within(9_000) });
+  expect(flow.shouldRun()).toBe(true);
+  const problem = 'a cache key has 1 to 1024 characters';
+  expect(flow.globalCache(long).getError()?.message).toBe(problem);
+  expect(flow.globalCache('good').getError()).toBeNull();
+  const put = (key: string) => flow.setGlobalCache(key, { value: Buffer.from('v'), ttl });
+  expect((await put(long)).getError()?.message).toBe(problem);
+  expect((await put('good')).getError()).toBeNull();
 });

@@ -172,8 +172,10 @@ describe('a flow that may not run is answered, and does not', () => {
     await world.until(waiting(1));
     await server.stop();
     expect(seen(await waits)).toMatchObject({ runs: false, error: null, status: 503 });
-    const late = await client.startFlow(point, within(3_000));
-    expect(seen(late)).toMatchObject({ runs: false, error: null, status: 503 });
+    for (const more of [{}, { resultCacheKey: 'sky' }]) {
+      const late = await client.startFlow(point, { ...more, ...within(3_000) });
+      expect(seen(late)).toMatchObject({ runs: false, error: null, status: 503 });
+    }
   });
 });
 

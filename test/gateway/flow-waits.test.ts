@@ -6,6 +6,7 @@ import { FlowWaits } from '../../src/gateway/flow-waits.ts';
 /** Redis as far as it is asked: the records of flows by their id. */
 function newWaits(views: Readonly<Record<string, object>>) {
   const errors: unknown[] = [];
+  const cancelled: string[] = [];
   let isAway = false;
   const away = () => {
     if (isAway) throw new Error('away');
@@ -18,6 +19,11 @@ function newWaits(views: Readonly<Record<string, object>>) {
         const isWaiting = (id: string) => JSON.stringify(views[id] ?? {}).includes('"waiting"');
         return new Set(ids.filter(isWaiting));
       },
+      cancel: async (id) => {
+        away();
+        cancelled.push(id);
+        return { status: 'cancelled' };
+      },
       inspectRequest: async (id) => {
         away();
         return (views[id] ?? {}) as RequestView;
@@ -28,6 +34,7 @@ function newWaits(views: Readonly<Record<string, object>>) {
   return {
     waits,
     errors,
+    cancelled,
     goAway: (goes: boolean) => {
       isAway = goes;
     },
@@ -66,6 +73,27 @@ test('a look tells what was missed, and leaves those that wait, or are on their 
     undefined,
     undefined,
   ]);
+});
+
+test('a flow that was taken in and that Redis does not know any more is lost', async () => {
+  const { waits } = newWaits({});
+  const news = waits.listen('a');
+  waits.accepted('a');
+  await waits.check();
+  expect(await news).toMatchObject({ state: 'lost', code: 'unavailable' });
+});
+
+test('a flow whose caller left while Redis was away is withdrawn by a later look, once', async () => {
+  const { waits, cancelled, errors, goAway } = newWaits({});
+  goAway(true);
+  await waits.withdraw('a');
+  await waits.check();
+  expect(cancelled).toEqual([]);
+  expect(errors.length).toBeGreaterThan(0);
+  goAway(false);
+  await waits.check();
+  await waits.check();
+  expect(cancelled).toEqual(['a']);
 });
 
 test('while Redis is away nobody is told anything, and the next look tells', async () => {

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { Admission } from '../../admission/index.ts';
 import type { Config } from '../../config.ts';
-import { SluiceError } from '../../errors.ts';
 import type { Key } from '../caller.ts';
 import type {
   CacheChangeResponse,
@@ -26,13 +25,18 @@ const mostKeys = 100;
 const keyCharacters = 1024;
 const longestTtlMs = 30 * 24 * 3_600_000;
 
-/** Names of an entry, for its caller and in Redis. */
+/** An entry that is asked for: where it is kept, or why it cannot be. */
 interface Name {
   readonly key: string;
   readonly stored: string;
+  readonly problem?: string;
 }
 
-const done: KeyChange = { operation_status: 'SUCCESS', error: '' };
+interface Names {
+  /** None or one. */
+  readonly result: readonly Name[];
+  readonly global: readonly Name[];
+}
 
 export class FlowCache {
   readonly #admission: Pick<Admission, 'changeCache' | 'readCache'>;
@@ -46,60 +50,52 @@ export class FlowCache {
     this.#limits = limits;
   }
 
-  /** Undefined when no entry is asked for. @throws SluiceError invalid_request for a key that is none */
+  /** Undefined when no entry is asked for. */
   async lookup(request: CacheLookupRequest, key: Key): Promise<CacheLookupResponse | undefined> {
-    const { result, global } = namesIn(request, key);
-    const names = [...result, ...global];
-    if (names.length === 0) return undefined;
-    const values = await this.#admission.readCache(names.map(({ stored }) => stored));
-    const found = names.map((_, index) => lookedUp(values[index]));
-    const [own] = result.length > 0 ? found : [];
-    const others = found.slice(result.length);
-    return {
-      ...(own && { result_cache_response: own }),
-      global_cache_responses: byKey(global, others),
-    };
+    const names = namesIn(request, key);
+    const all = [...names.result, ...names.global];
+    if (all.length === 0) return undefined;
+    const sound = all.filter(({ problem }) => problem === undefined);
+    const values = await this.#admission.readCache(sound.map(({ stored }) => stored));
+    const found = new Map(sound.map(({ stored }, index) => [stored, values[index]]));
+    return answered(names, ({ stored, problem }) => lookedUp(found.get(stored), problem));
   }
 
   async upsert(request: CacheUpsertRequest, key: Key): Promise<CacheChangeResponse> {
     const { control_point, result_cache_entry: own, global_cache_entries: entries } = request;
-    const names = namesIn(
-      {
-        control_point,
-        result_cache_key: own?.key ?? '',
-        global_cache_keys: Object.keys(entries),
-      },
-      key,
-    );
-    const given = [...(own && names.result.length > 0 ? [own] : []), ...Object.values(entries)];
-    const all = [...names.result, ...names.global];
-    const problems = given.map((entry) => this.#problemOf(entry));
-    const puts = all.flatMap(({ stored }, index) => {
-      const entry = given[index];
-      if (!entry || problems[index] !== undefined) return [];
-      return [{ name: stored, ttlMs: msOf(entry.ttl), value: entry.value.toString('base64') }];
+    const result_cache_key = own?.key ?? '';
+    const global_cache_keys = Object.keys(entries);
+    const names = namesIn({ control_point, result_cache_key, global_cache_keys }, key);
+    const problems = new Map<Name, string>();
+    const puts = [...names.result, ...names.global].flatMap((name) => {
+      const entry = names.result.includes(name) ? own : entries[name.key];
+      const problem = name.problem ?? this.#problemOf(entry);
+      if (problem !== undefined) problems.set(name, problem);
+      if (!entry || problem !== undefined) return [];
+      const value = entry.value.toString('base64');
+      return [{ of: name, name: name.stored, ttlMs: msOf(entry.ttl), value }];
     });
     const limitBytes = this.#limits.cacheBytes;
-    if (puts.length > 0) await this.#admission.changeCache({ puts, drops: [], limitBytes });
-    const changes = problems.map((problem) =>
-      problem === undefined ? done : ({ operation_status: 'ERROR', error: problem } as const),
-    );
-    return changed(names, changes);
+    const kept =
+      puts.length > 0 ? await this.#admission.changeCache({ puts, drops: [], limitBytes }) : [];
+    for (const [index, { of }] of puts.entries()) {
+      if (kept[index] === false) problems.set(of, 'there is no room for it now');
+    }
+    return answered(names, (name) => changed(problems.get(name)));
   }
 
   async remove(request: CacheDeleteRequest, key: Key): Promise<CacheChangeResponse> {
     const names = namesIn(request, key);
-    const all = [...names.result, ...names.global];
-    const drops = all.map(({ stored }) => stored);
+    const sound = [...names.result, ...names.global].filter((name) => name.problem === undefined);
+    const drops = sound.map(({ stored }) => stored);
     const limitBytes = this.#limits.cacheBytes;
     if (drops.length > 0) await this.#admission.changeCache({ puts: [], drops, limitBytes });
-    return changed(
-      names,
-      all.map(() => done),
-    );
+    return answered(names, ({ problem }) => changed(problem));
   }
 
-  #problemOf({ value, ttl }: CacheEntry): string | undefined {
+  #problemOf(entry: CacheEntry | null | undefined): string | undefined {
+    if (!entry) return 'there is no value';
+    const { value, ttl } = entry;
     const ms = msOf(ttl);
     const most = Math.min(this.#limits.bodyBytes, this.#limits.cacheBytes / 2);
     if (value.length > most) return `the value is longer than ${most} bytes`;
@@ -108,59 +104,51 @@ export class FlowCache {
   }
 }
 
-/** Results are a control point's, global entries are not. @throws SluiceError invalid_request */
+/** Results are a control point's, global entries are not; both are an API key's own. */
 function namesIn(
   { control_point, result_cache_key, global_cache_keys }: CacheLookupRequest,
   { keyId }: Key,
-): { readonly result: readonly Name[]; readonly global: readonly Name[] } {
-  if (global_cache_keys.length > mostKeys) throw wrong(`at most ${mostKeys} keys in one call`);
-  const nameOf = (kind: string, key: string): Name => {
-    if (key === '' || key.length > keyCharacters) {
-      throw wrong(`a cache key has 1 to ${keyCharacters} characters`);
-    }
+): Names {
+  const nameOf = (kind: string, key: string, index: number): Name => {
     const whole = JSON.stringify([keyId, kind, key]);
-    return { key, stored: createHash('sha256').update(whole).digest('base64url').slice(0, 24) };
+    const stored = createHash('sha256').update(whole).digest('base64url').slice(0, 24);
+    if (key === '' || key.length > keyCharacters) {
+      return { key, stored, problem: `a cache key has 1 to ${keyCharacters} characters` };
+    }
+    const isTooMany = index >= mostKeys;
+    return { key, stored, ...(isTooMany && { problem: `at most ${mostKeys} keys in one call` }) };
   };
   const isAsked = result_cache_key !== '';
   return {
-    result: isAsked ? [nameOf(`result ${control_point}`, result_cache_key)] : [],
-    global: global_cache_keys.map((key) => nameOf('global', key)),
+    result: isAsked ? [nameOf(`result ${control_point}`, result_cache_key, 0)] : [],
+    global: global_cache_keys.map((key, index) => nameOf('global', key, index)),
   };
 }
 
-function lookedUp(value: string | undefined): KeyLookup {
-  const isHit = value !== undefined;
+/** What is said of each entry, where its caller looks for it. */
+function answered<Said>(
+  { result, global }: Names,
+  say: (name: Name) => Said,
+): { result_cache_response?: Said; global_cache_responses: Record<string, Said> } {
+  const [own] = result;
+  return {
+    ...(own && { result_cache_response: say(own) }),
+    global_cache_responses: Object.fromEntries(global.map((name) => [name.key, say(name)])),
+  };
+}
+
+function lookedUp(value: string | undefined, problem: string | undefined): KeyLookup {
   return {
     value: Buffer.from(value ?? '', 'base64'),
-    lookup_status: isHit ? 'HIT' : 'MISS',
-    operation_status: 'SUCCESS',
-    error: '',
+    lookup_status: value === undefined ? 'MISS' : 'HIT',
+    ...changed(problem),
   };
 }
 
-function changed(
-  { result, global }: ReturnType<typeof namesIn>,
-  changes: readonly KeyChange[],
-): CacheChangeResponse {
-  const [own] = result.length > 0 ? changes : [];
-  return {
-    ...(own && { result_cache_response: own }),
-    global_cache_responses: byKey(global, changes.slice(result.length)),
-  };
-}
-
-function byKey<Value>(names: readonly Name[], values: readonly Value[]): Record<string, Value> {
-  const entries = names.flatMap(({ key }, index): [string, Value][] => {
-    const value = values[index];
-    return value === undefined ? [] : [[key, value]];
-  });
-  return Object.fromEntries(entries);
+function changed(problem: string | undefined): KeyChange {
+  return { operation_status: problem === undefined ? 'SUCCESS' : 'ERROR', error: problem ?? '' };
 }
 
 function msOf(ttl: Duration | null): number {
   return ttl ? ttl.seconds * 1_000 + Math.floor(ttl.nanos / 1_000_000) : 0;
-}
-
-function wrong(message: string): SluiceError {
-  return new SluiceError('invalid_request', message, { param: 'cache_key' });
 }

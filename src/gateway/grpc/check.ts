@@ -4,10 +4,10 @@ import { SluiceError } from '../../errors.ts';
 import { validateLabels } from '../../policy/index.ts';
 import { asSluiceError } from '../answers.ts';
 import type { Key } from '../caller.ts';
-import { defaultTokens } from '../flow-routes.ts';
-import type { Flows } from '../flows.ts';
+import { defaultTokens, type Flows } from '../flows.ts';
 import type { PolicyBook } from '../policy-book.ts';
 import { requestIdOf } from '../prompts.ts';
+import { raced } from '../raced.ts';
 import type { FlowCache } from './cache.ts';
 import { accepted, holdsSlots, type Question, rejected } from './decision.ts';
 import type { CheckRequest, CheckResponse } from './messages.ts';
@@ -47,13 +47,14 @@ export async function check(
   const onCancelled = () => gone.abort(new SluiceError('cancelled', 'its client went away'));
   call.on('cancelled', onCancelled);
   if (call.cancelled) onCancelled();
+  const signals = [gone.signal, late.signal, parts.closing];
   const { timeoutMs, answerWithinMs } = patienceOf(call, parts.config);
   const timer = answerWithinMs && setTimeout(() => late.abort(tooLate()), answerWithinMs);
   try {
     const key = parts.readKey(call);
     // Clients name the control point of the flow alone.
     const lookup = wanted && { ...wanted, control_point: controlPoint };
-    const found = lookup ? await parts.cache.lookup(lookup, key) : undefined;
+    const found = lookup && (await raced(parts.cache.lookup(lookup, key), signals));
     const cached = found && { cache_lookup_response: found };
     // What is known already takes no turn.
     if (found?.result_cache_response?.lookup_status === 'HIT') {
@@ -68,7 +69,6 @@ export async function check(
       tokensEstimate: defaultTokens,
       heartbeat: false,
     };
-    const signals = [gone.signal, late.signal, parts.closing];
     const { id, plan } = await parts.flows.start(asked, signals);
     // Its client will say nothing of its end, and nothing waits for it.
     if (!holdsSlots(plan)) void parts.flows.end(id, {}).catch(parts.report);

@@ -85,13 +85,17 @@ function throwUnlessAnswer(thrown: unknown): SluiceError {
   return error;
 }
 
+/** Runs all of them, some at a time, and throws only then what the first that failed threw. */
 async function eachOf<Item, Result>(
   items: readonly Item[],
   run: (item: Item) => Promise<Result>,
 ): Promise<Result[]> {
-  const results: Result[] = [];
+  const settled: PromiseSettledResult<Result>[] = [];
   for (let from = 0; from < items.length; from += endsAtOnce) {
-    results.push(...(await Promise.all(items.slice(from, from + endsAtOnce).map(run))));
+    settled.push(...(await Promise.allSettled(items.slice(from, from + endsAtOnce).map(run))));
   }
-  return results;
+  return settled.map((one) => {
+    if (one.status === 'rejected') throw one.reason;
+    return one.value;
+  });
 }

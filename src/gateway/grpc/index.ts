@@ -42,8 +42,8 @@ export interface GrpcParts {
   readonly closing: AbortSignal;
 }
 
-/** A batch of spans, each with a whole answer of `Check` in it. */
-const mostMessageBytes = 16 * 1024 * 1024;
+/** A batch of spans has 512 by default, each with a whole answer of `Check` in it. */
+const mostMessageBytes = 4 * 1024 * 1024;
 
 /** Between two signs of life of a connection, and how long its answer may take, ms. */
 const pingMs = 15_000;

@@ -15,7 +15,7 @@ import { settings } from '../world.ts';
 type Patch = (step: string, source: string) => string;
 
 /** Small enough for a history to reach its bounds. */
-export const laneSettings = { ...settings, bodyLimit: 4_000, waitingLimit: 40 };
+export const laneSettings = { ...settings, bodyLimit: 4_000, waitingLimit: 40, heldLimit: 12 };
 
 export interface Observed {
   readonly snapshot: Snapshot;
