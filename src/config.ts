@@ -62,6 +62,8 @@ export class ConfigError extends Error {
 export function loadConfig(from: {
   readonly file?: string | undefined;
   readonly env: NodeJS.ProcessEnv;
+  /** Whether there is a policy where the file names none; else there is none. */
+  readonly firstRun?: boolean;
 }): Config {
   const problems: Problem[] = [];
   const named = nameOfFile(from.file, from.env);
@@ -100,7 +102,7 @@ export function loadConfig(from: {
     otelEndpoint: openTelemetryEndpoint(from.env),
     domain: file.domain ?? 'main',
     ...(file.node_id !== undefined && { nodeId: file.node_id }),
-    policies: readPolicies(file, configPath, problems),
+    policies: readPolicies(file, configPath, from.firstRun ?? false, problems),
     pools,
     models,
     defaultModel,
@@ -150,8 +152,13 @@ function openTelemetryEndpoint(env: NodeJS.ProcessEnv): string | undefined {
   return signals.map((signal) => env[`OTEL_EXPORTER_OTLP_${signal}ENDPOINT`]).find(Boolean);
 }
 
-function readPolicies(file: ConfigFile, configPath: string, problems: Problem[]): PolicySource[] {
-  if (file.policies === undefined && file.policy_files === undefined) {
+function readPolicies(
+  file: ConfigFile,
+  configPath: string,
+  firstRun: boolean,
+  problems: Problem[],
+): PolicySource[] {
+  if (firstRun && file.policies === undefined && file.policy_files === undefined) {
     return [{ source: 'the first run', document: firstRunPolicy }];
   }
   const inline = (file.policies ?? []).map((document, index) => ({
@@ -252,6 +259,7 @@ function readTimeouts(file: ConfigFile, problems: Problem[]): Timeouts {
     flushMs: read('flushMs'),
     keepAliveMs: read('keepAliveMs'),
     slowReaderMs: read('slowReaderMs'),
+    stopMs: read('stopMs'),
   };
   if (timeouts.abortMarginMs >= timeouts.maxInflightMs) {
     const reason = 'must be shorter than max_inflight, or every prompt is aborted as it begins';

@@ -85,4 +85,9 @@ export class SluiceError extends Error {
     this.param = options.param;
     this.httpStatus = options.httpStatus;
   }
+
+  /** The same, as an error of its own. */
+  copy(): SluiceError {
+    return new SluiceError(this.code, this.message, this);
+  }
 }

@@ -65,12 +65,12 @@ async function together(start: (parts: Parts) => Promise<Reached>): Promise<Runn
 }
 
 /** The configuration, or every problem in it and in its policies at once. */
-function readConfig(options: StartOptions): Config {
+function readConfig(options: StartOptions, firstRun: boolean): Config {
   let problems: readonly Problem[] = [];
   let policies: Config['policies'];
   let config: Config | undefined;
   try {
-    config = loadConfig({ file: options.configFile, env: options.env });
+    config = loadConfig({ file: options.configFile, env: options.env, firstRun });
     policies = config.policies;
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
@@ -81,8 +81,8 @@ function readConfig(options: StartOptions): Config {
   return config;
 }
 
-function prepare(options: StartOptions, name: string) {
-  const config = readConfig(options);
+function prepare(options: StartOptions, name: string, firstRun = false) {
+  const config = readConfig(options, firstRun);
   const log = createLog(config.logLevel, name);
   return { config, log };
 }
@@ -139,7 +139,7 @@ const devGraceMs = 1_000;
  */
 export async function runDev(options: StartOptions, dataFolder = '.sluice'): Promise<Dev> {
   const env = { ...options.env, LOG_LEVEL: options.env.LOG_LEVEL || 'warn' };
-  const { config, log } = prepare({ ...options, env }, 'dev');
+  const { config, log } = prepare({ ...options, env }, 'dev', true);
   let redis: Dev['redis'] | undefined;
   const simulators: Simulator[] = [];
   const running = await together(async (parts) => {

@@ -31,7 +31,9 @@ function problemsIn(act: () => unknown): Record<string, string> {
   throw new Error('the configuration was let pass');
 }
 
-test('without a file and environment everything has the default of the first run', () => {
+test('without a file and environment everything has its default, and the first run a policy', () => {
+  const { policies } = loadConfig({ env: {}, firstRun: true });
+  expect(policies).toEqual([{ source: 'the first run', document: firstRunPolicy }]);
   expect(load('')).toEqual({
     host: '127.0.0.1',
     port: 8080,
@@ -41,7 +43,7 @@ test('without a file and environment everything has the default of the first run
     logLevel: 'info',
     otelEndpoint: undefined,
     domain: 'main',
-    policies: [{ source: 'the first run', document: firstRunPolicy }],
+    policies: [],
     pools: { mistral: { replicas: [] } },
     models: { mistral: { pool: 'mistral', controlPoint: 'mistral-prompt' } },
     defaultModel: 'mistral',
@@ -73,6 +75,7 @@ test('without a file and environment everything has the default of the first run
       flushMs: 100,
       keepAliveMs: 5_000,
       slowReaderMs: 30_000,
+      stopMs: 10_000,
     },
     attempts: 3,
     worker: { concurrency: { mistral: 16 } },

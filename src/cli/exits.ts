@@ -61,6 +61,12 @@ function jsonOf(error: unknown): object {
   return { error: { code: 'internal', message: String(error) } };
 }
 
+/** What the command line has for it. */
+const hints: Readonly<Record<string, string>> = {
+  unauthorized: ': set SLUICE_API_KEY to a key of the gateway',
+  in_use: ' (here: --force)',
+};
+
 function textOf(error: unknown): string {
   if (error instanceof CommandError) {
     const { message, code, lines } = error;
@@ -74,7 +80,7 @@ function textOf(error: unknown): string {
   if (code === 'unreachable') {
     return `sluice: ${message}: is a gateway running? Set SLUICE_URL to another`;
   }
-  const hint = code === 'unauthorized' ? ': set SLUICE_API_KEY to a key of the gateway' : '';
+  const hint = hints[code] ?? '';
   const later =
     retryAfterMs === undefined ? '' : `; try again in ${(retryAfterMs / 1_000).toFixed(1)} s`;
   return `sluice: ${message}${hint}${later} (${code})`;

@@ -109,7 +109,7 @@ function withStart(command: Command): Command {
     .option('--tokens <n>', 'what it is likely to cost', number);
 }
 
-function startFlow(
+async function startFlow(
   controlPoint: string,
   options: StartOptions,
   { signal }: Leaving,
@@ -117,7 +117,9 @@ function startFlow(
 ) {
   const { label: labels, timeout: timeoutMs, tokens } = options;
   const asked = { labels, timeoutMs, tokens, heartbeat, signal };
-  return new SluiceClient(options).startFlow(controlPoint, asked);
+  const flow = await new SluiceClient(options).startFlow(controlPoint, asked);
+  if (!flow.limited) console.error(`sluice: no policy limits flows at ${controlPoint}`);
+  return flow;
 }
 
 interface Leaving {

@@ -29,7 +29,10 @@ export function lookCommands(program: Command): void {
   withServer(program.command('explain'))
     .description('where a request is, what it waits for, and who holds that')
     .argument('<id>', 'of a prompt (its Sluice-Request-Id), a job or a flow')
-    .addHelpText('after', '\n  $ sluice explain main-0198f1a2b3c4')
+    .addHelpText(
+      'after',
+      '\nThe start is an estimate from this moment; --json says on which basis.\n\n  $ sluice explain main-0198f1a2b3c4',
+    )
     .action((id: string, options: ServerOptions) =>
       ask(options, async (http) => {
         const answer = await http.call('GET', `/v1/requests/${encodeURIComponent(id)}`);
@@ -110,18 +113,16 @@ interface RequestView {
     readonly held_for?: string;
   }[];
   readonly estimated_start_ms: number;
-  readonly basis: string;
 }
 
 function requestText(view: RequestView): string {
-  const { id, state, position, ahead, waits_for, estimated_start_ms, basis } = view;
+  const { id, state, position, ahead, waits_for, estimated_start_ms } = view;
   if (state !== 'waiting') return `${id}: ${state}`;
   const others = ahead === 1 ? '1 other' : `${ahead} others`;
   const lines = [
     `${id}: waiting at position ${position} of its queue, ${others} likely to go before it`,
     ...waits_for.map((waitsFor) => `  waits for   ${waitsForText(waitsFor)}`),
     `  starts in   about ${formatDuration(Math.round(estimated_start_ms))}`,
-    `  that is     ${basis}`,
   ];
   return lines.join('\n');
 }

@@ -7,15 +7,17 @@ import { PolicyError, parsePolicy } from '../policy/index.ts';
 /** What a policy limits, in one line. */
 export function describePolicy(document: unknown): string {
   const policy = parsePolicy(document);
+  const key = policy.limitByLabelKey;
+  const each = key === undefined ? '' : ` for each ${key}`;
   const points = policy.selectors.map((selector) => selector.controlPoint).join(', ');
   if (policy.kind === 'concurrency' || policy.kind === 'limit') {
     const others = policy.kind === 'limit' ? ', and others are refused,' : '';
-    return `at most ${policy.maxConcurrency} at once${others} on ${points}`;
+    return `at most ${policy.maxConcurrency} at once${each}${others} on ${points}`;
   }
   const { capacity, fillAmount, intervalMs } = policy.bucket;
   const what = policy.kind === 'rate' ? 'rate limit' : 'quota';
   const rate = `${capacity}, and ${fillAmount} more each ${formatDuration(intervalMs)}`;
-  return `a ${what} of ${rate} on ${points}`;
+  return `a ${what} of ${rate}${each && `,${each}`} on ${points}`;
 }
 
 /** The same of a gateway's policies, which may be newer than this command. */

@@ -13,15 +13,18 @@ export function policyCommands(program: Command): void {
     .command('policy')
     .description('read, check and change the policies of a running cluster');
 
-  policy.addCommand(applyCommand());
-  policy.addCommand(diffCommand());
-  policy.addCommand(validateCommand());
-  policy.addCommand(listCommand());
-  policy.addCommand(getCommand());
-  policy.addCommand(deleteCommand());
+  const add = (to: Command, command: Command) => {
+    to.addCommand(command.copyInheritedSettings(program));
+  };
+  add(policy, applyCommand());
+  add(policy, diffCommand());
+  add(policy, validateCommand());
+  add(policy, listCommand());
+  add(policy, getCommand());
+  add(policy, deleteCommand());
 
   // As in `aperturectl blueprints apply --values-file=FILE`.
-  program.command('blueprints', { hidden: true }).addCommand(applyCommand());
+  add(program.command('blueprints', { hidden: true }), applyCommand());
 }
 
 interface FileOptions {

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Running } from '../main.ts';
+import { exits } from './exits.ts';
 import { number } from './values.ts';
 
 /**
@@ -71,16 +72,32 @@ interface WithConfig {
 
 type SimulatorOptions = Parameters<typeof import('../main.ts').runSimulator>[0];
 
+/**
+ * What starts us may pass a signal on that has reached us already: npm does with Ctrl-C. Only one that
+ * comes later than this is a second one, ms.
+ */
+const sameSignalMs = 1_000;
+/** Of the commands that run; those that only ask a gateway take less. */
+const leastNode = 24;
+
 /** Runs until a signal; the second one does not wait. */
 async function runUntilSignal(
   start: () => Promise<Running>,
   env: NodeJS.ProcessEnv,
 ): Promise<void> {
-  let stopping = false;
+  const [major = 0] = process.versions.node.split('.').map(Number);
+  if (major < leastNode) {
+    console.error(`sluice: this command needs Node ${leastNode}, this is ${process.versions.node}`);
+    process.exit(exits.trouble);
+  }
+  let stoppingSince: number | undefined;
   let running: Running | undefined;
   const stop = async () => {
-    if (stopping) process.exit(1);
-    stopping = true;
+    if (stoppingSince !== undefined) {
+      if (performance.now() - stoppingSince > sameSignalMs) process.exit(1);
+      return;
+    }
+    stoppingSince = performance.now();
     // A signal during the start: whatever is being started belongs to this process and ends with it.
     try {
       await running?.stop();
@@ -96,7 +113,7 @@ async function runUntilSignal(
   try {
     running = await start();
   } catch (error) {
-    if (!stopping) {
+    if (stoppingSince === undefined) {
       console.error(await explain(error));
       process.exit(1);
     }

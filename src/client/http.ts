@@ -33,7 +33,7 @@ export class Http {
 
   /** @throws TypeError when the URL is none */
   constructor({ url, apiKey, fetch = patientFetch }: Connection) {
-    const { protocol, username, href } = new URL(url);
+    const { protocol, username, href } = parseUrl(url);
     if (!/^https?:$/.test(protocol) || username !== '') {
       throw new TypeError('the URL of a gateway begins with http:// or https://, and has no user');
     }
@@ -94,6 +94,14 @@ export class Http {
   }
 }
 
+function parseUrl(url: string): URL {
+  try {
+    return new URL(url);
+  } catch (cause) {
+    throw new TypeError(`${url} is no URL: it begins with http:// or https://`, { cause });
+  }
+}
+
 /** Every text that is sent is a policy's. */
 function contentType(body: unknown): string {
   return typeof body === 'string' ? 'application/yaml' : 'application/json';
@@ -123,6 +131,8 @@ const reasons: Readonly<Record<string, string>> = {
   ETIMEDOUT: 'no answer',
   EHOSTUNREACH: 'no way to that host',
   ENETUNREACH: 'no way to that network',
+  EPROTO: 'no TLS there: http:// in place of https://?',
+  HPE_INVALID_CONSTANT: 'what answers is no HTTP',
 };
 
 /** Node says it in a code, of the error or of what caused it. */

@@ -39,6 +39,7 @@ export const timeoutSettings: Readonly<Record<keyof Timeouts, Setting>> = {
   streamIdleMs: { name: 'stream_idle', default: minute / 2, least: 10, most: day },
   flushMs: { name: 'flush', default: 100, least: 1, most: minute },
   keepAliveMs: { name: 'keep_alive', default: 5000, least: 10, most: hour },
+  stopMs: { name: 'stop', default: 10_000, least: 0, most: hour },
   slowReaderMs: { name: 'slow_reader', default: minute / 2, least: 100, most: hour },
 };
 

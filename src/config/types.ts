@@ -27,7 +27,7 @@ export interface Config {
   readonly domain: string;
   /** Name of this process among the others; a random one is made when absent. `SLUICE_NODE_ID`. */
   readonly nodeId?: string;
-  /** Policies to begin with: values files, read but not judged. Default the first run's. */
+  /** Policies to begin with: values files, read but not judged. Default none; of `sluice dev` one. */
   readonly policies: readonly PolicySource[];
   /** Replicas that serve the same model, by pool. Default `mistral` with none; they may register later. */
   readonly pools: Readonly<Record<string, PoolConfig>>;
@@ -161,4 +161,6 @@ export interface Timeouts {
   readonly keepAliveMs: number;
   /** A client that takes nothing of its stream for so long is gone. Default 30 s. */
   readonly slowReaderMs: number;
+  /** How long a gateway that is told to stop waits for clients that wait. Default 10 s. */
+  readonly stopMs: number;
 }

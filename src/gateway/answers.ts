@@ -13,15 +13,21 @@ const retryable: ReadonlySet<ErrorCode> = new Set([
 const defaultRetryMs = 1_000;
 
 export function sendError(reply: FastifyReply, path: string, error: SluiceError): FastifyReply {
-  if (retryable.has(error.code)) {
+  const ms = retryAfterMs(error);
+  if (ms !== undefined) {
     // HTTP knows whole seconds (RFC 9110, 10.2.3); OpenAI's clients prefer the exact time.
-    const ms = Math.max(1, Math.ceil(error.retryAfterMs ?? defaultRetryMs));
     reply.header('retry-after', String(Math.ceil(ms / 1_000)));
     reply.header('retry-after-ms', String(ms));
   }
   // It ran for as long as it may, and would again: OpenAI's clients repeat every 5xx unless told so.
   if (error.code === 'expired') reply.header('x-should-retry', 'false');
   return reply.code(error.httpStatus ?? errorTable[error.code].http).send(errorBody(path, error));
+}
+
+/** When it is worth another try, whole ms; undefined for what is not. */
+export function retryAfterMs(error: SluiceError): number | undefined {
+  if (!retryable.has(error.code)) return undefined;
+  return Math.max(1, Math.ceil(error.retryAfterMs ?? defaultRetryMs));
 }
 
 /** Ollama says `{error: text}`, OpenAI `{error: {message, type, param, code}}`; ours is OpenAI's. */

@@ -28,8 +28,6 @@ export interface RunningGateway {
   stop(graceMs?: number): Promise<void>;
 }
 
-/** Default grace of a stop, ms. */
-const stopGraceMs = 10_000;
 /** How long clients that still wait then have to hear that it stops, ms. */
 const tellMs = 1_000;
 /** How often waiting requests are read again, lest an event was lost, ms. */
@@ -178,7 +176,7 @@ export async function startGateway(
       id: node.id,
       url,
       grpcAddress: grpc.address,
-      stop: (graceMs = stopGraceMs) => {
+      stop: (graceMs = config.timeouts.stopMs) => {
         stopping ??= stop(graceMs);
         return stopping;
       },

@@ -50,6 +50,10 @@ export function operateRoutes(
 
   app.get<{ Params: { id: string } }>('/v1/requests/:id', async (request) => {
     const { id } = request.params;
-    return requestView(id, await readOwnRequest(request, id, config, admission));
+    return requestView(id, await readOwnRequest(request, id, config, admission, unknownRequest));
   });
+}
+
+function unknownRequest(): SluiceError {
+  return new SluiceError('unknown_job', 'there is no such request, or it ended some time ago');
 }

@@ -2,7 +2,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Problem } from '../document.ts';
 import { SluiceError } from '../errors.ts';
-import { nameIn, PolicyError, parseLimiter, parseQueueKey } from '../policy/index.ts';
+import {
+  nameIn,
+  type Policy,
+  PolicyError,
+  parseLimiter,
+  parsePolicy,
+  parseQueueKey,
+  policyWarnings,
+} from '../policy/index.ts';
 import { policyRecord } from './policy-book.ts';
 import type { Rekeyer } from './rekeyer.ts';
 
@@ -30,6 +38,8 @@ export interface Applied {
   readonly record: PolicyRecord;
   /** There was no policy of this name. */
   readonly isNew: boolean;
+  /** What is not as its author may think. */
+  readonly warnings: readonly string[];
 }
 
 export class PolicyChanges {
@@ -55,7 +65,9 @@ export class PolicyChanges {
     const { applied } = await this.#admission.configure({ policies: [record] });
     await this.#rekeyer.run();
     const isKept = before && !applied.includes(name);
-    return { record: isKept ? before : record, isNew: !before };
+    const others = policies.filter((policy) => policy.name !== name);
+    const warnings = [...policyWarnings(document), ...overlaps(record, others)];
+    return { record: isKept ? before : record, isNew: !before, warnings };
   }
 
   /**
@@ -150,6 +162,24 @@ function recordFor(name: string, document: unknown): PolicyRecord {
     problems.push(...error.problems);
   }
   throw new PolicyError(problems);
+}
+
+/** Of several policies with an order at one control point only the first in name order gives it. */
+function overlaps({ document }: PolicyRecord, others: readonly PolicyRecord[]): string[] {
+  const policy = parsePolicy(document);
+  const pointsOf = ({ selectors }: Policy) => selectors.map(({ controlPoint }) => controlPoint);
+  const hasOrder = ({ kind }: Policy) => kind === 'concurrency' || kind === 'quota';
+  return others.flatMap((other) => {
+    const theirs = parsePolicy(other.document);
+    const own = new Set(pointsOf(policy));
+    const shared = pointsOf(theirs).filter((point) => own.has(point));
+    if (shared.length === 0 || !hasOrder(policy) || !hasOrder(theirs)) return [];
+    const [first] = [policy.name, theirs.name].toSorted();
+    const at = [...new Set(shared)].join(', ');
+    return [
+      `policy ${theirs.name} selects ${at}, too: both limits hold, and ${first} gives the order`,
+    ];
+  });
 }
 
 export function unknownPolicy(name: string): SluiceError {

@@ -4,7 +4,6 @@ import type { Admission, PolicyRecord } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { parseYaml } from '../document.ts';
 import { SluiceError } from '../errors.ts';
-import { policyWarnings } from '../policy/index.ts';
 import { checkAdmin } from './caller.ts';
 import { type PolicyChanges, unknownPolicy } from './policy-changes.ts';
 
@@ -45,10 +44,9 @@ export function policyRoutes(
     },
     async (request, reply) => {
       const { name } = request.params;
-      const { record, isNew } = await changes.apply(name, request.body ?? null);
+      const { record, isNew, warnings } = await changes.apply(name, request.body ?? null);
       log.info({ policy: name, version: record.version }, 'policy put over HTTP');
       reply.code(isNew ? 201 : 200);
-      const warnings = policyWarnings(request.body);
       return { ...policyView(record), ...(warnings.length > 0 && { warnings }) };
     },
   );

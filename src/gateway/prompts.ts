@@ -215,10 +215,12 @@ export function modelOf(name: string, { models }: Config): Config['models'][stri
 
 const idOfError = new WeakMap<object, string>();
 
-/** Remembers which request it belongs to, see {@link requestIdOf}. */
+/** The error as that of a request, see {@link requestIdOf}; one that is thrown for many is copied. */
 export function withId(error: unknown, id: string): unknown {
-  if (typeof error === 'object' && error !== null) idOfError.set(error, id);
-  return error;
+  if (typeof error !== 'object' || error === null) return error;
+  const own = error instanceof SluiceError ? error.copy() : error;
+  idOfError.set(own, id);
+  return own;
 }
 
 /** The request that an error belongs to, for the answer's header and the log. */

@@ -1,7 +1,7 @@
 /** What a policy says that has no effect here, or not the one that its author may think of. */
-import { join, type Problem } from '../document.ts';
+import { isMapping, join, type Problem } from '../document.ts';
 import { PolicyError } from './parse.ts';
-import type { GivenAlerter, GivenSelectors } from './parts.ts';
+import type { GivenAlerter, GivenScheduler, GivenSelectors } from './parts.ts';
 import { isFlat, readValues } from './read.ts';
 
 /**
@@ -20,6 +20,7 @@ export function policyWarnings(document: unknown): string[] {
       return [
         ...ofSelectors(block.selectors, at),
         ...ofLimitKey(block.concurrency_limiter.limit_by_label_key, limiter),
+        ...ofScheduler(document, block.scheduler, at),
         ...ofAlerter(block.alerter, at),
       ];
     }
@@ -36,7 +37,11 @@ export function policyWarnings(document: unknown): string[] {
     case 'quota-scheduling/base': {
       const block = values.policy.quota_scheduler;
       const at = 'policy.quota_scheduler';
-      return [...ofSelectors(block.selectors, at), ...ofAlerter(block.alerter, at)];
+      return [
+        ...ofSelectors(block.selectors, at),
+        ...ofScheduler(document, block.scheduler, at),
+        ...ofAlerter(block.alerter, at),
+      ];
     }
     case 'rate-limiting/base': {
       const block = values.policy.rate_limiter;
@@ -66,6 +71,29 @@ function ofLimitKey(key: string | undefined, limiter: string): string[] {
   return [
     `${join(limiter, exampleKey)} is still the example: ${effect}; leave it empty for one limit for all`,
   ];
+}
+
+/** Aperture's blueprints fill these in; a file that came from there may count on it. */
+const filledIn = {
+  priority_label_key: 'priority',
+  tokens_label_key: 'tokens',
+  workload_label_key: 'workload',
+} as const;
+
+function ofScheduler(
+  document: unknown,
+  scheduler: GivenScheduler | undefined,
+  block: string,
+): string[] {
+  if (!isMapping(document) || document.uri === undefined) return [];
+  const missing = Object.entries(filledIn).filter(
+    ([key]) => scheduler?.[key as keyof typeof filledIn] === undefined,
+  );
+  if (missing.length === 0) return [];
+  const names = missing.map(([key]) => key).join(', ');
+  const labels = missing.map(([, label]) => label).join(', ');
+  const effect = `Aperture would read the labels ${labels}, here none are read`;
+  return [`${join(block, 'scheduler')} does not name ${names}: ${effect}`];
 }
 
 function ofTokens(key: string | undefined = '', block: string): string[] {

@@ -1,5 +1,6 @@
 import { type ErrorCode, errorTable, type SluiceError } from '../../errors.ts';
 import { type Policy, parseLimiter, type Schedule } from '../../policy/index.ts';
+import { retryAfterMs } from '../answers.ts';
 import type { CheckResponse, Duration, LimiterDecision, RejectReason } from './messages.ts';
 
 /**
@@ -41,7 +42,8 @@ export function holdsSlots(plan: Schedule): boolean {
 
 /** It does not, and the client is told when to try again. */
 export function rejected(question: Question, error: SluiceError, id?: string): CheckResponse {
-  const { code, message, retryAfterMs, httpStatus } = error;
+  const { code, message, httpStatus } = error;
+  const waitMs = retryAfterMs(error);
   return {
     ...heard(question),
     telemetry_flow_labels: {
@@ -51,7 +53,7 @@ export function rejected(question: Question, error: SluiceError, id?: string): C
     },
     decision_type: 'DECISION_TYPE_REJECTED',
     reject_reason: reasons[code] ?? 'REJECT_REASON_NONE',
-    ...(retryAfterMs !== undefined && { wait_time: durationOf(Math.ceil(retryAfterMs)) }),
+    ...(waitMs !== undefined && { wait_time: durationOf(waitMs) }),
     denied_response_status_code: httpStatus ?? statuses[code] ?? errorTable[code].http,
   };
 }

@@ -20,6 +20,7 @@ import type { PolicyBook } from '../policy-book.ts';
 import { requestIdOf } from '../prompts.ts';
 import { FlowCache } from './cache.ts';
 import { check } from './check.ts';
+import { requestIdLabel } from './decision.ts';
 import { type EndOwn, endBySpans, endFlows } from './ends.ts';
 
 /** Aperture's service, and OpenTelemetry's traces, which end the flows of older clients. */
@@ -134,7 +135,8 @@ function addServices(server: Server, parts: GrpcParts): void {
       callback(null, answer);
       const decision = answer.decision_type === 'DECISION_TYPE_ACCEPTED' ? 'accepted' : 'rejected';
       const ms = Math.round(performance.now() - startedAt);
-      log.info({ method: 'Check', decision, ms }, 'answered');
+      const id = answer.telemetry_flow_labels[requestIdLabel];
+      log.info({ id, method: 'Check', decision, ms }, 'answered');
     },
     FlowEnd: plain('FlowEnd', (request: Parameters<typeof endFlows>[0], key) =>
       endFlows(request, key, endOwn),
