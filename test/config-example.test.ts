@@ -7,9 +7,9 @@ import { loadConfig } from '../src/config.ts';
 
 const example = fileURLToPath(new URL('../sluice.example.yaml', import.meta.url));
 
-test('the example file says exactly the defaults', () => {
+test('the example file says exactly the defaults, and the policy of the first run', () => {
   const { policies, ...shown } = loadConfig({ file: example, env: {} });
-  const { policies: defaults, ...config } = loadConfig({ file: devNull, env: {} });
+  const { policies: defaults, ...config } = loadConfig({ file: devNull, env: {}, firstRun: true });
   expect(shown).toEqual(config);
   expect(policies.map(({ document }) => document)).toEqual(
     defaults.map(({ document }) => document),

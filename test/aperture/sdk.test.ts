@@ -10,6 +10,7 @@ import { newWorld, type World } from '../gateway/world.ts';
 import { certificate, sdk } from './support.ts';
 
 const point = 'mistral-prompt';
+const idLabel = 'sluice.request_id';
 const within = (ms: number) => ({ grpcCallOptions: { deadline: Date.now() + ms } });
 
 /** What the SDK makes of an answer. */
@@ -26,7 +27,7 @@ function seen(flow: Flow) {
 const waiting = (count: number) => (view: { waiting: number }) => view.waiting === count;
 
 async function stateOf(world: World, flow: Flow): Promise<string | undefined> {
-  const id = flow.checkResponse()?.telemetryFlowLabels?.['sluice.request_id'] ?? '';
+  const id = flow.checkResponse()?.telemetryFlowLabels?.[idLabel] ?? '';
   const { request, ended } = await world.admission.inspectRequest(id);
   return request?.state ?? ended?.state;
 }
@@ -151,15 +152,16 @@ describe('a flow that may not run is answered, and does not', () => {
     const world = await newWorld({ max: 1, worker: false });
     const client = sdk(world.grpcAddress);
     await client.startFlow(point, within(30_000));
-    const waits = client.startFlow(point, within(30_000));
-    await world.until(waiting(1));
+    const waits = [1, 2].map(() => client.startFlow(point, within(30_000)));
+    await world.until(waiting(2));
     await world.stopGateway();
-    expect(seen(await waits)).toEqual({
-      runs: false,
-      error: null,
-      status: 503,
-      code: 'unavailable',
-    });
+    const flows = await Promise.all(waits);
+    for (const flow of flows) {
+      expect(seen(flow)).toEqual({ runs: false, error: null, status: 503, code: 'unavailable' });
+      expect(flow.retryAfter().seconds).toBe('1');
+    }
+    const ids = flows.map((flow) => flow.checkResponse()?.telemetryFlowLabels?.[idLabel]);
+    expect(new Set(ids).size).toBe(2);
     await world.until(waiting(0));
   });
 

@@ -145,3 +145,21 @@ test('help of each command has an example, and says where the gateway is named',
   const { out } = await sluice(['--help']);
   for (const text of ['Exit codes:', 'SLUICE_URL']) expect(out).toContain(text);
 });
+
+test('arguments that no command takes are exit code 2, also of the commands of policies', async () => {
+  for (const args of [
+    ['policy', 'apply', 'values.yaml'],
+    ['policy', 'delete', 'a', 'b'],
+    ['blueprints', 'apply', 'values.yaml'],
+  ]) {
+    expect(await sluice(args, {})).toMatchObject({
+      code: 2,
+      err: expect.stringContaining('too many arguments'),
+    });
+  }
+});
+
+test('a URL that is none says what one begins with', async () => {
+  const { code, err } = await sluice(['queue', '--url', '127.0.0.1:8080'], {});
+  expect({ code, err }).toMatchObject({ code: 2, err: expect.stringContaining('http://') });
+});

@@ -35,6 +35,16 @@ test('start prints the id alone, for a script, which ends the flow by it', async
   await world.idle();
 });
 
+test('where nothing limits a flow that is said: the name may be a mistake', async () => {
+  const world = await flowWorld();
+  const { code, out, err } = await flow(world, ['start', 'mistral-promt']);
+  expect({ code, err }).toEqual({
+    code: 0,
+    err: 'sluice: no policy limits flows at mistral-promt\n',
+  });
+  await flow(world, ['end', out.trim()]);
+});
+
 test('answers as JSON; a heartbeat says for how long the flow is kept, until it is over', async () => {
   const world = await flowWorld();
   const started = await flow(world, ['start', point, '--heartbeat', '--json']);

@@ -73,7 +73,7 @@ test('explain says what a request waits for, and who holds that', async () => {
   );
   expect(lines[1]).toBe(`  waits for   team.user_id=ann: 1 of 1 taken; held by ${held}`);
   expect(lines[2]).toBe('  starts in   about 1s');
-  expect(lines[3]).toMatch(/^ {2}that is {5}an estimate from this moment/);
+  expect(lines).toHaveLength(3);
   expect((await run(['explain', held])).out).toBe(`${held}: running\n`);
   const asJson = await run(['explain', second, '--json']);
   expect(JSON.parse(asJson.out)).toEqual(await served(`/v1/requests/${second}`));

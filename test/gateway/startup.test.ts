@@ -80,6 +80,21 @@ test('a Redis that may drop keys is refused', async () => {
   }
 });
 
+test('a gateway whose file names no policy begins with none', async () => {
+  const server = await testRedis();
+  const domain = `none_${Math.floor(Math.random() * 1e9)}`;
+  const env = { REDIS_URL: server.url, PORT: '0', GRPC_PORT: '0' };
+  const gateway = await startSluice(['gateway'], { env, config: { domain } });
+  const url = await gateway.says(/"url":"(http:[^"]+)"/);
+  expect(await (await fetch(`${url}/v1/policies`)).json()).toMatchObject({ policies: [] });
+  // npm passes a signal on that has reached its group already: that is one, and not two.
+  gateway.signal('SIGINT');
+  gateway.signal('SIGINT');
+  expect({ code: await gateway.ended, said: gateway.output() }).toMatchObject({ code: 0 });
+  expect(gateway.output()).toContain('gateway stopped');
+  await server.stop();
+});
+
 test('keys of another version are refused, and left alone', async () => {
   const server = await testRedis();
   const redis = server.connect();

@@ -34,6 +34,23 @@ test.each(Object.entries(builders))('%s: selectors and alert channels', (block, 
   ]);
 });
 
+test('label keys that Aperture fills in, in a file that came from there', () => {
+  const uri = 'github.com/fluxninja/aperture/blueprints@latest';
+  const at = 'policy.quota_scheduler.scheduler';
+  const bare = quotaValues({}) as object;
+  expect(policyWarnings(bare)).toEqual([]);
+  expect(policyWarnings({ ...bare, uri })).toEqual([
+    `${at} does not name priority_label_key, tokens_label_key, workload_label_key: ` +
+      'Aperture would read the labels priority, tokens, workload, here none are read',
+  ]);
+  const some = { priority_label_key: 'p', tokens_label_key: '' };
+  expect(policyWarnings({ ...(quotaValues({ scheduler: some }) as object), uri })).toEqual([
+    `${at} does not name workload_label_key: ` +
+      'Aperture would read the labels workload, here none are read',
+  ]);
+  expect(policyWarnings({ ...(values() as object), uri })).toEqual([]);
+});
+
 test('tokens of a concurrency limit have no effect, those of a rate limit have', () => {
   const block = { request_parameters: { tokens_label_key: 'tokens' } };
   expect(policyWarnings(limitValues({ block }))).toEqual([
