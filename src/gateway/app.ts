@@ -19,7 +19,8 @@ import type { PolicyBook } from './policy-book.ts';
 import type { PolicyChanges } from './policy-changes.ts';
 import { policyRoutes } from './policy-routes.ts';
 import { promptRoutes } from './prompt-routes.ts';
-import { type Prompts, requestIdOf } from './prompts.ts';
+import type { Prompts } from './prompts.ts';
+import { requestIdOf } from './request-ids.ts';
 import type { Waiters } from './waiters.ts';
 
 declare module 'fastify' {

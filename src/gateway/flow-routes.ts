@@ -5,9 +5,9 @@ import { SluiceError } from '../errors.ts';
 import { checkTokens, validateLabels } from '../policy/index.ts';
 import { asObject, type JsonBody } from './bodies.ts';
 import { readCaller, readTimeout } from './caller.ts';
+import { clientGone } from './client-gone.ts';
 import { defaultTokens, type FlowEnd, type Flows, unknownFlow } from './flows.ts';
 import { readOwnRequest } from './own-request.ts';
-import { clientGone } from './prompt-routes.ts';
 
 interface OfFlow {
   readonly Params: { readonly id: string };

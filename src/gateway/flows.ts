@@ -6,10 +6,10 @@ import type { Schedule } from '../policy/index.ts';
 import { publishDecision } from './decisions.ts';
 import type { FlowWaits } from './flow-waits.ts';
 import type { Asked, Intake } from './intake.ts';
-import { knownControlPoints, type PolicyBook } from './policy-book.ts';
-import { withId } from './prompts.ts';
+import { boundedControlPoint, type PolicyBook } from './policy-book.ts';
 import { raced } from './raced.ts';
 import { endError } from './rejections.ts';
+import { withId } from './request-ids.ts';
 
 /** A flow that asks to be admitted. */
 export interface AskedFlow extends Omit<Asked, 'id'> {
@@ -135,14 +135,12 @@ export class Flows {
     return request ? new SluiceError('expired', 'its lease has ended') : unknownFlow();
   }
 
-  /** Callers may name any control point; metrics must not grow with what they name. */
   #decided(id: string, { controlPoint }: AskedFlow, outcome: string, startedAtMs: number): void {
     if (!flowDecided.hasSubscribers) return;
     const { book, config } = this.#parts;
-    const isKnown = knownControlPoints(book, config).includes(controlPoint);
     flowDecided.publish({
       id,
-      controlPoint: isKnown ? controlPoint : 'other',
+      controlPoint: boundedControlPoint(book, config, controlPoint),
       outcome,
       startedAtMs,
       totalMs: Date.now() - startedAtMs,

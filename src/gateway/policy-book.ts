@@ -59,6 +59,11 @@ export class PolicyBook {
   }
 }
 
+/** Callers may name any control point; metrics must not grow with what they name. */
+export function boundedControlPoint(book: PolicyBook, config: Config, name: string): string {
+  return knownControlPoints(book, config).includes(name) ? name : 'other';
+}
+
 /** A policy that this version cannot read was written by a newer one: others can schedule with it. */
 function readable({ name, document }: PolicyRecord): Policy {
   try {

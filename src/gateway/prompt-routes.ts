@@ -1,10 +1,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
-import { SluiceError } from '../errors.ts';
 import { exchangeFor, isNative } from '../protocols/index.ts';
 import { type JsonBody, type ParsedPrompt, promptPaths, readPrompt } from './bodies.ts';
 import { readCaller, readIdempotencyKey } from './caller.ts';
 import { type Answering, answerStream, answerWhole } from './client-answer.ts';
+import { clientGone } from './client-gone.ts';
 import type { Places } from './places.ts';
 import { modelOf, type Prompts } from './prompts.ts';
 
@@ -69,21 +69,4 @@ export function checkTranslation({ client }: ParsedPrompt, config: Config): void
   for (const protocol of new Set(replicas.map((replica) => replica.protocol))) {
     if (!isNative(protocol, client.path)) exchangeFor(client, { protocol, template });
   }
-}
-
-/**
- * Aborts when the client's connection is gone before it has its answer, or when the client has closed its
- * side: that is what is seen of one that was killed, so who wants an answer keeps it open.
- */
-export function clientGone(request: FastifyRequest, reply: FastifyReply): AbortSignal {
-  const gone = new AbortController();
-  const { socket } = request.raw;
-  const leave = () => gone.abort(new SluiceError('cancelled', 'its client went away'));
-  socket.once('end', leave);
-  reply.raw.once('close', () => {
-    socket.off('end', leave);
-    if (!reply.raw.writableFinished) leave();
-  });
-  if (socket.destroyed || socket.readableEnded) leave();
-  return gone.signal;
 }

@@ -10,8 +10,9 @@ import { publishDecision } from './decisions.ts';
 import { type IdempotencyKey, IdempotencyKeys } from './idempotency.ts';
 import type { Asked, Intake } from './intake.ts';
 import { OpenPrompt } from './open-prompt.ts';
-import { knownControlPoints, type PolicyBook } from './policy-book.ts';
+import { boundedControlPoint, type PolicyBook } from './policy-book.ts';
 import { staleId } from './rejections.ts';
+import { requestIdOf, withId } from './request-ids.ts';
 import type { Waiters } from './waiters.ts';
 
 /** A prompt as a client sent it, whatever the protocol. */
@@ -86,7 +87,7 @@ export class Prompts {
     const from = performance.now();
     const ended = (id: string, controlPoint: string, outcome: string, firstTokenAt?: number) => {
       if (!promptEnded.hasSubscribers) return;
-      const known = this.#isKnown(controlPoint) ? controlPoint : 'other';
+      const known = boundedControlPoint(this.#book, this.#config, controlPoint);
       const totalMs = performance.now() - from;
       const firstTokenMs = firstTokenAt === undefined ? undefined : firstTokenAt - from;
       const message = { id, controlPoint: known, outcome, startedAtMs, totalMs, firstTokenMs };
@@ -114,11 +115,6 @@ export class Prompts {
       ended(requestIdOf(error) ?? '', 'other', code);
       throw error;
     }
-  }
-
-  /** Callers may name any control point; metrics must not grow with what they name. */
-  #isKnown(controlPoint: string): boolean {
-    return knownControlPoints(this.#book, this.#config).includes(controlPoint);
   }
 
   /** What a request that is over answered, as it is kept. */
@@ -211,19 +207,4 @@ export function modelOf(name: string, { models }: Config): Config['models'][stri
   if (model) return model;
   const message = `model ${name} is not served; known: ${Object.keys(models).join(', ')}`;
   throw new SluiceError('unknown_model', message, { param: 'model' });
-}
-
-const idOfError = new WeakMap<object, string>();
-
-/** The error as that of a request, see {@link requestIdOf}; one that is thrown for many is copied. */
-export function withId(error: unknown, id: string): unknown {
-  if (typeof error !== 'object' || error === null) return error;
-  const own = error instanceof SluiceError ? error.copy() : error;
-  idOfError.set(own, id);
-  return own;
-}
-
-/** The request that an error belongs to, for the answer's header and the log. */
-export function requestIdOf(error: unknown): string | undefined {
-  return typeof error === 'object' && error !== null ? idOfError.get(error) : undefined;
 }

@@ -1,27 +1,7 @@
-import { fileURLToPath } from 'node:url';
-import {
-  loadPackageDefinition,
-  Server,
-  ServerCredentials,
-  type ServerUnaryCall,
-  type ServiceDefinition,
-  type sendUnaryData,
-} from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
-import type { Logger } from 'pino';
-import type { Admission } from '../../admission/index.ts';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { Config } from '../../config.ts';
-import { errorTable, SluiceError } from '../../errors.ts';
-import { asSluiceError } from '../answers.ts';
-import { type Key, keyFinder } from '../caller.ts';
-import { type Flows, unknownFlow } from '../flows.ts';
-import { readOwnRequest } from '../own-request.ts';
-import type { PolicyBook } from '../policy-book.ts';
-import { requestIdOf } from '../prompts.ts';
-import { FlowCache } from './cache.ts';
-import { check } from './check.ts';
-import { requestIdLabel } from './decision.ts';
-import { type EndOwn, endBySpans, endFlows } from './ends.ts';
+import { SluiceError } from '../../errors.ts';
+import { addServices, type ServiceParts } from './services.ts';
 
 /** Aperture's service, and OpenTelemetry's traces, which end the flows of older clients. */
 export interface GrpcServer {
@@ -33,16 +13,6 @@ export interface GrpcServer {
   cut(): void;
 }
 
-export interface GrpcParts {
-  readonly config: Config;
-  readonly log: Logger;
-  readonly admission: Admission;
-  readonly flows: Flows;
-  readonly book: PolicyBook;
-  /** Aborts when the gateway can wait for its clients no longer. */
-  readonly closing: AbortSignal;
-}
-
 /** A batch of spans has 512 by default, each with a whole answer of `Check` in it. */
 const mostMessageBytes = 4 * 1024 * 1024;
 
@@ -50,7 +20,7 @@ const mostMessageBytes = 4 * 1024 * 1024;
 const pingMs = 15_000;
 
 /** @throws SluiceError when the port is taken */
-export async function startGrpc(parts: GrpcParts): Promise<GrpcServer> {
+export async function startGrpc(parts: ServiceParts): Promise<GrpcServer> {
   const { config } = parts;
   const server = new Server({
     'grpc.max_receive_message_length': mostMessageBytes,
@@ -82,90 +52,4 @@ function bind(server: Server, address: string, { grpcTls }: Config): Promise<num
       reject(new SluiceError('unavailable', message, { cause: error }));
     });
   });
-}
-
-type Unary<Request, Response> = (
-  call: ServerUnaryCall<Request, Response>,
-  callback: sendUnaryData<Response>,
-) => void;
-
-function addServices(server: Server, parts: GrpcParts): void {
-  const { config, log, admission, flows, closing } = parts;
-  const find = keyFinder(config);
-  const readKey = ({ metadata }: Pick<ServerUnaryCall<unknown, unknown>, 'metadata'>): Key => {
-    const [given] = metadata.get('x-api-key');
-    const key = find(typeof given === 'string' ? given : undefined);
-    if (key) return key;
-    throw new SluiceError('unauthorized', 'a valid API key is needed, as metadata x-api-key');
-  };
-  const report = (method: string, thrown: unknown) => {
-    const error = asSluiceError(thrown);
-    const line = { id: requestIdOf(thrown), code: error.code, method };
-    if (error.code === 'internal') log.error({ ...line, err: thrown }, 'request failed');
-    else log.info(line, 'request refused');
-    return error;
-  };
-  const cache = new FlowCache(admission, config.limits);
-  const endOwn: EndOwn = async (key, id, end) => {
-    // An admin's, or everybody's where there are no keys, may be anyone's.
-    if (!key.isAdmin) await readOwnRequest(key, id, config, admission, unknownFlow);
-    return flows.end(id, end);
-  };
-  /** Whatever is refused here is a gRPC error: no client takes it for leave to run. */
-  const plain =
-    <Request, Response>(
-      method: string,
-      run: (request: Request, key: Key) => Promise<Response>,
-    ): Unary<Request, Response> =>
-    async (call, callback) => {
-      try {
-        callback(null, await run(call.request, readKey(call)));
-      } catch (thrown) {
-        const { code, message } = report(method, thrown);
-        callback({ code: errorTable[code].grpc, details: message });
-      }
-    };
-
-  const checkParts = { config, flows, book: parts.book, cache, closing, readKey };
-  const reportCheck = (thrown: unknown) => void report('Check', thrown);
-  server.addService(serviceOf('flowcontrol', 'aperture.flowcontrol.check.v1.FlowControlService'), {
-    Check: async (call: Parameters<typeof check>[0], callback: sendUnaryData<unknown>) => {
-      const startedAt = performance.now();
-      const answer = await check(call, { ...checkParts, report: reportCheck });
-      callback(null, answer);
-      const decision = answer.decision_type === 'DECISION_TYPE_ACCEPTED' ? 'accepted' : 'rejected';
-      const ms = Math.round(performance.now() - startedAt);
-      const id = answer.telemetry_flow_labels[requestIdLabel];
-      log.info({ id, method: 'Check', decision, ms }, 'answered');
-    },
-    FlowEnd: plain('FlowEnd', (request: Parameters<typeof endFlows>[0], key) =>
-      endFlows(request, key, endOwn),
-    ),
-    CacheLookup: plain(
-      'CacheLookup',
-      async (request: Parameters<FlowCache['lookup']>[0], key) =>
-        (await cache.lookup(request, key)) ?? {},
-    ),
-    CacheUpsert: plain('CacheUpsert', (request: Parameters<FlowCache['upsert']>[0], key) =>
-      cache.upsert(request, key),
-    ),
-    CacheDelete: plain('CacheDelete', (request: Parameters<FlowCache['remove']>[0], key) =>
-      cache.remove(request, key),
-    ),
-  });
-  server.addService(serviceOf('trace', 'opentelemetry.proto.collector.trace.v1.TraceService'), {
-    Export: plain('Export', async (request: Parameters<typeof endBySpans>[0], key) => {
-      await endBySpans(request, key, endOwn);
-      return {};
-    }),
-  });
-}
-
-/** A service of `proto/<file>.proto`, by its full name. */
-function serviceOf(file: string, name: string): ServiceDefinition {
-  const path = fileURLToPath(new URL(`../../../proto/${file}.proto`, import.meta.url));
-  const definition = loadSync(path, { keepCase: true, defaults: true, longs: Number });
-  let part: unknown = loadPackageDefinition(definition);
-  for (const step of name.split('.')) part = (part as Record<string, unknown>)[step];
-  return (part as { readonly service: ServiceDefinition }).service;
 }
