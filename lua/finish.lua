@@ -31,16 +31,6 @@ local function retry(request, item)
   return { status = still and 'retried' or 'ended', state = still and still.state or ended.get(item.id).state }
 end
 
--- Without a slot there is nothing that others would wait for: how long it took says nothing.
-local function holds_slots(request)
-  for _, limiter in ipairs(limiters.of(tree.path(request.queue))) do
-    if not limiter.bucket then
-      return true
-    end
-  end
-  return false
-end
-
 local function finish(item)
   local request = requests.load(item.id)
   if not request then
@@ -73,7 +63,8 @@ local function finish(item)
     redis.call('XADD', stream, item.at, 'answer', answer)
     redis.call('PEXPIRE', stream, whole(ended.keep_ms(request)))
   end
-  if item.outcome == 'done' and holds_slots(request) then
+  -- Without a slot there is nothing that others would wait for: how long it took says nothing.
+  if item.outcome == 'done' and limiters.some_slots(tree.path(request.queue)) then
     estimate.served(now_ms - request.admitted_at)
   end
   requests.finish(request, {

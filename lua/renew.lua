@@ -8,7 +8,7 @@ args: items, of a prompt {id, attempt, token}, of a flow {id, heartbeat (bool)};
   `heartbeat` it ends without another one within heartbeat_ms.
 result: for each item {id, status: 'kept' | 'abort' (kept, but its client wants it ended) | 'lost'
   (the lease is over or somebody else's: stop at once, nothing the holder says is heard any more),
-  lease_ms (of a flow that is kept: for how long)}.
+  lease_ms (of a flow that is kept: for how long), slots (bool: whether it holds any)}.
 Safe to repeat: only moves lease_until, never past end_by.
 ]]
 -- use step limiters buckets tree shares standing ended records requests admit close
@@ -41,7 +41,8 @@ local function keep_flow(request, item)
   if item.heartbeat then
     request.lease_until = now_ms + args.heartbeat_ms
   end
-  return { id = item.id, status = 'kept', lease_ms = keep_until(request) }
+  local slots = limiters.some_slots(tree.path(request.queue))
+  return { id = item.id, status = 'kept', lease_ms = keep_until(request), slots = slots }
 end
 
 local ids = {}

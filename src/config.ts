@@ -229,6 +229,7 @@ function readLimits(file: ConfigFile): Limits {
     held: read('held'),
     labelBytes: read('labelBytes'),
     labels: read('labels'),
+    labelsBytes: read('labelsBytes'),
     answerBytes: read('answerBytes'),
     cacheBytes: read('cacheBytes'),
     tokens: read('tokens'),

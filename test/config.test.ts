@@ -54,6 +54,7 @@ test('without a file and environment everything has its default, and the first r
       answerBytes: 16_777_216,
       cacheBytes: 67_108_864,
       held: 100_000,
+      labelsBytes: 16_384,
       waiting: 100_000,
       labelBytes: 1024,
       labels: 64,

@@ -102,6 +102,16 @@ function limiters.of(path)
   return list
 end
 
+-- Whether any of a path's are slots.
+function limiters.some_slots(path)
+  for _, limiter in ipairs(limiters.of(path)) do
+    if not limiter.bucket then
+      return true
+    end
+  end
+  return false
+end
+
 -- Those that a path needs and another does not.
 function limiters.only_of(path, other)
   local others, list = {}, {}

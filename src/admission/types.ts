@@ -152,6 +152,8 @@ export interface Renewed {
   readonly status: 'kept' | 'abort' | 'lost';
   /** Of a flow that is kept: for how long, ms. */
   readonly lease_ms?: number;
+  /** Of a flow that is kept: whether it holds any slots. */
+  readonly slots?: boolean;
 }
 
 export interface RenewResult {

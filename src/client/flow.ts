@@ -23,6 +23,8 @@ const answerMs = 5_000;
 const endAgainMs = [100, 400, 1_600];
 /** Heartbeats for each lease: two may be lost. */
 const beatsPerLease = 3;
+/** Whatever the lease: not more often, ms. */
+const leastBeatMs = 20;
 
 /** A flow that is admitted: it holds its place under every limit until it ends. */
 export class Flow {
@@ -78,7 +80,8 @@ export class Flow {
     await this.end().catch(() => {});
   }
 
-  #beatIn(ms: number): void {
+  #beatIn(wantedMs: number): void {
+    const ms = Math.max(wantedMs, leastBeatMs);
     this.#timer = setTimeout(() => void this.#beat(), ms);
     // The work keeps the process alive, not its heartbeats.
     this.#timer.unref();

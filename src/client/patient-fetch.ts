@@ -4,6 +4,8 @@ import type { Fetch } from './http.ts';
 
 /** Proxies and firewalls forget a connection that is silent for minutes, ms. */
 const keepAliveMs = 30_000;
+/** What no gateway answers. */
+const mostCharacters = 64 * 1024 * 1024;
 
 /**
  * As the global `fetch`, for what this client asks. Node's own gives up when there is no status for
@@ -21,6 +23,7 @@ export const patientFetch: Fetch = (url, init) => {
       response.setEncoding('utf8');
       response.on('data', (more: string) => {
         text += more;
+        if (text.length > mostCharacters) response.destroy(new Error('the answer is too long'));
       });
       response.on('error', fail);
       response.on('end', () => {

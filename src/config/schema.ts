@@ -56,6 +56,7 @@ export const limitSettings: Readonly<Record<keyof Limits, Setting>> = {
   held: { name: 'held', default: 100_000, least: 1, most: 10_000_000 },
   labelBytes: { name: 'label_bytes', default: 1024, least: 16, most: 8192 },
   labels: { name: 'labels', default: 64, least: 1, most: 256 },
+  labelsBytes: { name: 'labels_bytes', default: 16_384, least: 64, most: 1024 * 1024 },
   answerBytes: {
     name: 'answer_bytes',
     default: 16 * mebibyte,

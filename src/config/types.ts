@@ -121,6 +121,8 @@ export interface Limits {
   readonly labelBytes: number;
   /** Labels of a request: a count. Default 64. */
   readonly labels: number;
+  /** Labels of a request together, keys and values, in bytes of UTF-8. Default 16 KiB. */
+  readonly labelsBytes: number;
   /** A replica's answer, in bytes. Default 16 MiB. */
   readonly answerBytes: number;
   /** What clients keep in the cache of their flows, in bytes. Default 64 MiB. */

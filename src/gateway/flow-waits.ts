@@ -40,6 +40,10 @@ export class FlowWaits {
     this.#timer = undefined;
   }
 
+  get size(): number {
+    return this.#waiting.size;
+  }
+
   /** Call it before the flow is submitted, and {@link forget} when nobody waits any more. */
   listen(id: string): Promise<News> {
     const news = Promise.withResolvers<News>();
@@ -68,9 +72,11 @@ export class FlowWaits {
     }
   }
 
-  onEvent({ id, state }: NodeEvent): void {
+  onEvent({ id, state, code }: NodeEvent): void {
     if (!this.#waiting.has(id)) return;
     if (state === 'admitted') this.#tell(id, 'admitted');
+    // Many may be late at once: there is no more to know of them.
+    else if (code === 'queue_timeout') this.#tell(id, { ...late, state: state ?? late.state });
     // What it ended of stands in its record.
     else if (state !== undefined && state !== 'waiting') void this.#read([id]);
   }
@@ -108,6 +114,12 @@ export class FlowWaits {
     this.#waiting.get(id)?.news.resolve(news);
   }
 }
+
+const late: End = {
+  state: 'rejected',
+  code: 'queue_timeout',
+  message: 'waited longer than its time in the queue',
+};
 
 const lost: End = {
   state: 'lost',

@@ -1,4 +1,4 @@
-import { type Admission, makeId } from '../admission/index.ts';
+import { type Admission, makeId, parseId } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { type FlowDecided, flowDecided } from '../diagnostics.ts';
 import { SluiceError } from '../errors.ts';
@@ -24,6 +24,8 @@ export interface AdmittedFlow {
   /** Whether any limit holds for it. */
   readonly limited: boolean;
   readonly plan: Schedule;
+  /** Whether there is a slot that its end gives back. */
+  readonly holdsSlots: boolean;
 }
 
 /** What a flow's caller says at its end. */
@@ -67,6 +69,7 @@ export class Flows {
     try {
       const { plan, result, timeoutMs, maxInflightMs } = await raced(taking, all);
       let leaseMs = maxInflightMs;
+      let holdsSlots = plan.maxInflightMs !== undefined;
       waits.accepted(id);
       if (result.state !== 'admitted') {
         timer = setTimeout(() => silent.abort(isSilent()), timeoutMs + silenceMs);
@@ -83,10 +86,13 @@ export class Flows {
         const kept = await raced(admission.keepFlow({ id, heartbeat: asked.heartbeat }), all);
         if (kept.status !== 'kept') throw await this.#endOf(id);
         leaseMs = kept.lease_ms ?? leaseMs;
+        // The policies may have changed while it waited.
+        holdsSlots = kept.slots ?? holdsSlots;
       }
       publishDecision(plan, true);
       this.#decided(id, asked, 'admitted', startedAtMs);
-      return { id, leaseMs, limited: plan.limiters.length + plan.rates.length > 0, plan };
+      const limited = plan.limiters.length + plan.rates.length > 0;
+      return { id, leaseMs, limited, plan, holdsSlots };
     } catch (error) {
       void this.#withdraw(id, taking);
       const code = error instanceof SluiceError ? error.code : 'internal';
@@ -98,8 +104,14 @@ export class Flows {
     }
   }
 
+  /** Flows that wait at this gateway. */
+  get waiting(): number {
+    return this.#parts.waits.size;
+  }
+
   /** Its caller is still at it. Returns for how long it is kept, ms. @throws SluiceError flow_over */
   async keep(id: string): Promise<number> {
+    this.#checkId(id);
     const kept = await this.#parts.admission.keepFlow({ id, heartbeat: true });
     if (kept.status === 'kept') return kept.lease_ms ?? 0;
     const { message } = await this.#endOf(id);
@@ -108,6 +120,7 @@ export class Flows {
 
   /** Ends it, or says how it has ended already. @throws SluiceError unknown_flow */
   async end(id: string, { tokens, failed = false }: FlowEnd): Promise<string> {
+    this.#checkId(id);
     const { admission } = this.#parts;
     const outcome = failed ? 'failed' : 'done';
     const result = await admission.finish({ id }, { outcome, tokens });
@@ -116,6 +129,11 @@ export class Flows {
     if (result.state !== 'waiting') throw unknownFlow();
     await admission.cancel(id, 'its caller ended it before it was admitted');
     return 'cancelled';
+  }
+
+  /** Anything may be sent as an id; what is none of this domain's is not Redis' concern. */
+  #checkId(id: string): void {
+    if (parseId(id)?.domain !== this.#parts.config.domain) throw unknownFlow();
   }
 
   /** Nobody will use it, whatever becomes of it. */

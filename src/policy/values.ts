@@ -13,6 +13,8 @@ export interface LabelLimits {
   readonly labelBytes: number;
   /** Labels on a request. */
   readonly labels: number;
+  /** Bytes of all of them together, keys and values. */
+  readonly labelsBytes: number;
 }
 
 const labelKeyLength = 128;
@@ -30,7 +32,7 @@ const baggageBytes = 8192;
  */
 export function validateLabels(
   given: unknown,
-  limits: LabelLimits = { labelBytes: 1024, labels: 64 },
+  limits: LabelLimits = { labelBytes: 1024, labels: 64, labelsBytes: 16_384 },
 ): Readonly<Record<string, string>> {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
     throw invalid('labels', `labels must be a mapping of texts, not ${shown(given)}`);
@@ -56,6 +58,11 @@ export function validateLabels(
     }
     return [key, value];
   });
+  const bytes = Buffer.byteLength(labels.flat().join(''));
+  if (bytes > limits.labelsBytes) {
+    const message = `labels have at most ${limits.labelsBytes} bytes together, not ${bytes}`;
+    throw invalid('labels', message);
+  }
   return Object.freeze(Object.fromEntries(labels));
 }
 

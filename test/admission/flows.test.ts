@@ -18,6 +18,7 @@ test('a flow that waited ends with its gateway until its caller has heard of it,
     id: heard,
     status: 'kept',
     lease_ms: 60_000,
+    slots: true,
   });
   await world.admission.sweep({ id: 'g1', kind: 'gateway' }, true);
   expect(await world.state(heard)).toBe('admitted');

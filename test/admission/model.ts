@@ -209,7 +209,8 @@ export class Model {
     if (!isFlow || !this.#holds(request, 0, '')) return { id, status: 'lost' };
     request.owner = undefined;
     if (heartbeat) request.leaseUntil = this.nowMs + this.#settings.heartbeatMs;
-    return { id, status: 'kept', lease_ms: request.dueAt - this.nowMs };
+    const slots = request.place.limiters.some((name) => !this.#bucket(name));
+    return { id, status: 'kept', lease_ms: request.dueAt - this.nowMs, slots };
   }
 
   renew({ id, attempt, token }: Holder): 'kept' | 'abort' | 'lost' {

@@ -5,7 +5,13 @@
 import { loadPackageDefinition } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { describe, expect, test } from 'vitest';
-import { limitValues, quotaValues, rateValues, slotValues } from '../gateway/policies.ts';
+import {
+  limitValues,
+  putPolicy,
+  quotaValues,
+  rateValues,
+  slotValues,
+} from '../gateway/policies.ts';
 import { newWorld } from '../gateway/world.ts';
 import { rawBytes, rawClient } from './support.ts';
 
@@ -163,6 +169,48 @@ test('references to nothing, and to what is no flow, are answered one by one', a
   expect(await end([])).toEqual([]);
   const { request } = await world.admission.inspectRequest(job.id);
   expect(request?.state).toBe('waiting');
+});
+
+test('an id that is none harms no other end in its call, nor in those of others', async () => {
+  const world = await newWorld({ worker: false, max: 9 });
+  const { check, end } = newFlows(world.grpcAddress);
+  const [ref] = refsOf(await check());
+  const strange = ['\\ud800', 'x'.repeat(100_000), `${world.config.domain}-`, 'main-1-2'];
+  const [others] = await Promise.all([
+    end([...strange.map((request_id) => ({ request_id })), { ...ref }]),
+    ...strange.map((id) => world.post(`/v1/flows/${encodeURIComponent(id)}/end`, '')),
+  ]);
+  expect(others.map(({ returned }) => returned)).toEqual([false, false, false, false, true]);
+  await world.idle();
+});
+
+test('more ends than anybody has at a time are refused as they are', async () => {
+  const world = await newWorld({ worker: false });
+  const { end } = newFlows(world.grpcAddress);
+  const same = Array.from({ length: 5_000 }, () => ({ request_id: 'a' }));
+  expect(await end(same)).toHaveLength(5_000);
+  const many = same.map((_, index) => ({ request_id: String(index) }));
+  await expect(end(many)).rejects.toMatchObject({ code: 3 });
+});
+
+test('a flow whose policy changes while it waits is ended by what it holds now', async () => {
+  const quota = quotaValues({ name: 'p', capacity: 1, fill: 1, interval: '24h' });
+  const world = await newWorld({ worker: false, config: { policies: [quota] } });
+  const { check, end } = newFlows(world.grpcAddress);
+  expect(await check()).toMatchObject({ expect_end: false });
+  const waits = [check({}, 20_000), check({}, 20_000)];
+  await world.until(waiting(2));
+  const put = await putPolicy(world.url, slotValues({ name: 'p', max: 1 }));
+  expect(put.status).toBe(200);
+  const first = await Promise.race(waits);
+  expect(first).toMatchObject({ decision_type: 'DECISION_TYPE_ACCEPTED', expect_end: true });
+  expect(await world.view()).toMatchObject({ waiting: 1, inFlight: { p: 1 } });
+  const id = first.telemetry_flow_labels['sluice.request_id'];
+  await end([{ request_id: id }]);
+  for (const answer of await Promise.all(waits)) {
+    await end([{ request_id: answer.telemetry_flow_labels['sluice.request_id'] }]);
+  }
+  await world.idle();
 });
 
 test('with API keys a flow is ended by its own, and an error of gRPC says who is not known', async () => {

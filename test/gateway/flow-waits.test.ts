@@ -47,15 +47,18 @@ async function toldOf(news: Promise<unknown>): Promise<unknown> {
 }
 
 test('events tell at once, and an end with what stands in its record', async () => {
-  const ended = { state: 'rejected', code: 'queue_timeout', message: 'too long' };
+  const ended = { state: 'cancelled', code: 'unavailable', message: 'its gateway is gone' };
   const { waits } = newWaits({ b: { ended } });
   const [a, b] = [waits.listen('a'), waits.listen('b')];
   waits.onEvent({ id: 'a', state: 'waiting' });
   expect(await toldOf(a)).toBeUndefined();
   waits.onEvent({ id: 'a', state: 'admitted' });
   expect(await a).toBe('admitted');
-  waits.onEvent({ id: 'b', state: 'rejected', code: 'queue_timeout' });
+  waits.onEvent({ id: 'b', state: 'cancelled', code: 'unavailable' });
   expect(await b).toEqual(ended);
+  const c = waits.listen('c');
+  waits.onEvent({ id: 'c', state: 'rejected', code: 'queue_timeout' });
+  expect(await c).toMatchObject({ state: 'rejected', code: 'queue_timeout' });
   waits.onEvent({ id: 'stranger', state: 'admitted' });
 });
 

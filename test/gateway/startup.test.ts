@@ -1,5 +1,6 @@
 /** What a gateway says when it cannot start, and what it warns of when it can. */
-import { createServer } from 'node:net';
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
 import { expect, test } from 'vitest';
 import { startGateway } from '../../src/gateway/index.ts';
 import { createLog } from '../../src/telemetry/index.ts';
@@ -92,6 +93,23 @@ test('a gateway whose file names no policy begins with none', async () => {
   gateway.signal('SIGINT');
   expect({ code: await gateway.ended, said: gateway.output() }).toMatchObject({ code: 0 });
   expect(gateway.output()).toContain('gateway stopped');
+  await server.stop();
+});
+
+test('a gateway ends also when a client on the port of gRPC says nothing and reads nothing', async () => {
+  const server = await testRedis();
+  const domain = `mute_${Math.floor(Math.random() * 1e9)}`;
+  const env = { REDIS_URL: server.url, PORT: '0', GRPC_PORT: '0' };
+  const config = { domain, timeouts: { stop: '100ms' } };
+  const gateway = await startSluice(['gateway'], { env, config });
+  const port = Number(await gateway.says(/"grpc":"127\.0\.0\.1:(\d+)"/));
+  const mute = connect({ host: '127.0.0.1', port, allowHalfOpen: true }).on('error', () => {});
+  await once(mute, 'connect');
+  mute.pause();
+  gateway.signal('SIGTERM');
+  expect({ code: await gateway.ended, said: gateway.output() }).toMatchObject({ code: 0 });
+  expect(gateway.output()).toContain('gateway stopped');
+  mute.destroy();
   await server.stop();
 });
 

@@ -110,10 +110,14 @@ test('labels that are too many, too long, not text, or hold control characters a
 });
 
 test('the limits of labels are those of the config', () => {
-  const limits = { labelBytes: 16, labels: 1 };
+  const limits = { labelBytes: 16, labels: 1, labelsBytes: 100 };
   expect(validateLabels({ a: 'x'.repeat(16) }, limits)).toEqual({ a: 'x'.repeat(16) });
   expect(refusedParam(() => validateLabels({ a: 'x'.repeat(17) }, limits))).toBe('labels.a');
   expect(refusedParam(() => validateLabels({ a: '', b: '' }, limits))).toBe('labels');
+  const together = { labelBytes: 16, labels: 3, labelsBytes: 20 };
+  const labels = { a: 'x'.repeat(9), é: 'x'.repeat(8) };
+  expect(validateLabels(labels, together)).toEqual(labels);
+  expect(refusedParam(() => validateLabels({ ...labels, c: '' }, together))).toBe('labels');
 });
 
 test('baggage gives labels: values percent-decoded, properties ignored, spaces around allowed', () => {

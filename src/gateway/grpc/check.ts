@@ -9,14 +9,14 @@ import type { PolicyBook } from '../policy-book.ts';
 import { raced } from '../raced.ts';
 import { requestIdOf } from '../request-ids.ts';
 import type { FlowCache } from './cache.ts';
-import { accepted, holdsSlots, type Question, rejected } from './decision.ts';
+import { accepted, type Question, rejected } from './decision.ts';
 import type { CheckRequest, CheckResponse } from './messages.ts';
 
 /**
- * How long before the client's own deadline it is told, in ms: a part of what it gives, within bounds. A
- * client that hears nothing in time runs.
+ * How long before the client's own deadline it is told, in ms: a part of what it gives, within bounds, and
+ * more when many wait, who may all have one deadline. A client that hears nothing in time runs.
  */
-const guard = { part: 0.1, leastMs: 50, mostMs: 1_000 } as const;
+const guard = { part: 0.1, leastMs: 50, mostMs: 1_000, eachWaitingMs: 1 } as const;
 
 export interface CheckParts {
   readonly config: Config;
@@ -48,7 +48,7 @@ export async function check(
   call.on('cancelled', onCancelled);
   if (call.cancelled) onCancelled();
   const signals = [gone.signal, late.signal, parts.closing];
-  const { timeoutMs, answerWithinMs } = patienceOf(call, parts.config);
+  const { timeoutMs, answerWithinMs } = patienceOf(call, parts);
   const timer = answerWithinMs && setTimeout(() => late.abort(tooLate()), answerWithinMs);
   try {
     const key = parts.readKey(call);
@@ -69,10 +69,10 @@ export async function check(
       tokensEstimate: defaultTokens,
       heartbeat: false,
     };
-    const { id, plan } = await parts.flows.start(asked, signals);
+    const flow = await parts.flows.start(asked, signals);
     // Its client will say nothing of its end, and nothing waits for it.
-    if (!holdsSlots(plan)) void parts.flows.end(id, {}).catch(parts.report);
-    return { ...accepted(question, { id, plan, policies: parts.book.policies }), ...cached };
+    if (!flow.holdsSlots) void parts.flows.end(flow.id, {}).catch(parts.report);
+    return { ...accepted(question, flow, parts.book.policies), ...cached };
   } catch (thrown) {
     parts.report(thrown);
     return rejected(question, asSluiceError(thrown), requestIdOf(thrown));
@@ -89,12 +89,19 @@ interface Patience {
   readonly answerWithinMs?: number;
 }
 
-function patienceOf(call: { getDeadline(): Date | number }, config: Config): Patience {
+function patienceOf(
+  call: { getDeadline(): Date | number },
+  { config, flows }: Pick<CheckParts, 'config' | 'flows'>,
+): Patience {
   const leftMs = Number(call.getDeadline()) - Date.now();
   const most = config.timeouts.maxTimeoutMs;
   if (leftMs === Number.POSITIVE_INFINITY) return {};
   if (leftMs > most) return { timeoutMs: most };
-  const guardMs = Math.min(Math.max(leftMs * guard.part, guard.leastMs), guard.mostMs);
+  const alone = Math.min(Math.max(leftMs * guard.part, guard.leastMs), guard.mostMs);
+  const guardMs = Math.min(
+    alone + guard.eachWaitingMs * flows.waiting,
+    Math.max(leftMs / 2, alone),
+  );
   return {
     timeoutMs: Math.max(1, Math.floor(leftMs - guardMs)),
     answerWithinMs: Math.max(1, leftMs - guardMs / 2),

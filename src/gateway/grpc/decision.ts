@@ -1,6 +1,7 @@
 import { type ErrorCode, errorTable, type SluiceError } from '../../errors.ts';
 import { type Policy, parseLimiter, type Schedule } from '../../policy/index.ts';
 import { retryAfterMs } from '../answers.ts';
+import type { AdmittedFlow } from '../flows.ts';
 import type { CheckResponse, Duration, LimiterDecision, RejectReason } from './messages.ts';
 
 /**
@@ -22,22 +23,19 @@ export interface Question {
 /** The flow runs. Without an `id` there is nothing to end. */
 export function accepted(
   question: Question,
-  admitted?: { readonly id: string; readonly plan: Schedule; readonly policies: readonly Policy[] },
+  flow?: AdmittedFlow,
+  policies: readonly Policy[] = [],
 ): CheckResponse {
-  const holds = admitted !== undefined && holdsSlots(admitted.plan);
-  const id = holds ? admitted.id : '';
+  const holds = flow?.holdsSlots === true;
+  const id = holds ? flow.id : '';
   return {
     ...heard(question),
+    flow_label_keys: question.labelKeys,
     telemetry_flow_labels: holds ? { [requestIdLabel]: id } : {},
     decision_type: 'DECISION_TYPE_ACCEPTED',
-    limiter_decisions: admitted ? decisionsOf(id, admitted.plan, admitted.policies) : [],
+    limiter_decisions: flow ? decisionsOf(id, flow.plan, policies) : [],
     expect_end: holds,
   };
-}
-
-/** Whether a policy limits how many such flows there are at a time: else nothing waits for its end. */
-export function holdsSlots(plan: Schedule): boolean {
-  return plan.maxInflightMs !== undefined;
 }
 
 /** It does not, and the client is told when to try again. */
@@ -46,6 +44,7 @@ export function rejected(question: Question, error: SluiceError, id?: string): C
   const waitMs = retryAfterMs(error);
   return {
     ...heard(question),
+    flow_label_keys: [],
     telemetry_flow_labels: {
       [codeLabel]: code,
       [messageLabel]: message,
@@ -67,12 +66,14 @@ const reasons: Partial<Record<ErrorCode, RejectReason>> = {
 /** Where Aperture's schedulers answer with another status than HTTP's clients get here. */
 const statuses: Partial<Record<ErrorCode, number>> = { queue_timeout: 503, queue_full: 503 };
 
-function heard({ controlPoint, labelKeys, startedAtMs }: Question) {
+/** Of what may be no control point at all only so much goes back. */
+const echoed = 128;
+
+function heard({ controlPoint, startedAtMs }: Question) {
   return {
     start: durationOf(startedAtMs),
     end: durationOf(Date.now()),
-    control_point: controlPoint,
-    flow_label_keys: labelKeys,
+    control_point: controlPoint.slice(0, echoed),
   };
 }
 

@@ -1,4 +1,4 @@
-import type { SluiceError } from '../../errors.ts';
+import { SluiceError } from '../../errors.ts';
 import { tokensRange } from '../../policy/index.ts';
 import { asSluiceError } from '../answers.ts';
 import type { Key } from '../caller.ts';
@@ -17,6 +17,8 @@ export type EndOwn = (key: Key, id: string, end: FlowEnd) => Promise<string>;
 
 /** Ends of one call that are under way at a time. */
 const endsAtOnce = 32;
+/** Flows of one call; SDKs send one, or a batch of 512 spans. */
+const mostEnds = 2_000;
 
 /**
  * `FlowEnd` of clients from 2.8 on. A flow that several policies limit comes back once for each of them,
@@ -27,15 +29,16 @@ export async function endFlows(
   key: Key,
   endOwn: EndOwn,
 ): Promise<FlowEndResponse> {
-  const statuses = await eachOf(refs, async (ref) => {
-    const answer = { inflight_request_ref: ref, returned: true, error: '' };
-    try {
-      await endOwn(key, ref.request_id, { tokens: tokensOf(ref) });
-      return answer;
-    } catch (thrown) {
-      const { message } = throwUnlessAnswer(thrown);
-      return { ...answer, returned: false, error: message };
-    }
+  const first = new Map(refs.toReversed().map((ref) => [ref.request_id, ref]));
+  const errors = await eachOf([...first.values()], async (ref): Promise<[string, string]> => {
+    const end = { tokens: tokensOf(ref) };
+    const error = await endOwn(key, ref.request_id, end).then(() => undefined, throwUnlessAnswer);
+    return [ref.request_id, error?.message ?? ''];
+  });
+  const errorOf = new Map(errors);
+  const statuses = refs.map((ref) => {
+    const error = errorOf.get(ref.request_id) ?? '';
+    return { inflight_request_ref: ref, returned: error === '', error };
   });
   return { token_return_statuses: statuses };
 }
@@ -48,17 +51,19 @@ export async function endBySpans(request: ExportRequest, key: Key, endOwn: EndOw
   const spans = request.resource_spans.flatMap(({ scope_spans: scopes }) =>
     scopes.flatMap((scope) => scope.spans),
   );
-  await eachOf(spans.flatMap(endOf), async ({ id, failed }) => {
+  const failed = new Map(spans.flatMap(endOf));
+  await eachOf([...failed], async ([id, isFailed]) => {
     // Of spans that are not from here nothing is said.
-    await endOwn(key, id, { failed }).catch(throwUnlessAnswer);
+    await endOwn(key, id, { failed: isFailed }).catch(throwUnlessAnswer);
   });
 }
 
-function endOf({ attributes }: Span): { id: string; failed: boolean }[] {
+/** Its flow, and whether that has failed. */
+function endOf({ attributes }: Span): [string, boolean][] {
   const textOf = (name: string) =>
     attributes.find(({ key }) => key === name)?.value?.string_value ?? '';
   const id = idIn(textOf('aperture.check_response'));
-  return id === undefined ? [] : [{ id, failed: textOf('aperture.flow.status') === 'Error' }];
+  return id === undefined ? [] : [[id, textOf('aperture.flow.status') === 'Error']];
 }
 
 /** Anyone may export spans, with anything in them. */
@@ -85,11 +90,17 @@ function throwUnlessAnswer(thrown: unknown): SluiceError {
   return error;
 }
 
-/** Runs all of them, some at a time, and throws only then what the first that failed threw. */
+/**
+ * Runs all of them, some at a time, and throws only then what the first that failed threw.
+ * @throws SluiceError invalid_request for more than anybody has at a time
+ */
 async function eachOf<Item, Result>(
   items: readonly Item[],
   run: (item: Item) => Promise<Result>,
 ): Promise<Result[]> {
+  if (items.length > mostEnds) {
+    throw new SluiceError('invalid_request', `at most ${mostEnds} flows end in one call`);
+  }
   const settled: PromiseSettledResult<Result>[] = [];
   for (let from = 0; from < items.length; from += endsAtOnce) {
     settled.push(...(await Promise.allSettled(items.slice(from, from + endsAtOnce).map(run))));

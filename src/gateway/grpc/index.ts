@@ -32,10 +32,18 @@ export async function startGrpc(parts: ServiceParts): Promise<GrpcServer> {
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;
   const port = await bind(server, `${host}:${config.grpcPort}`, config);
   const address = `${host}:${port}`;
+  const stopped = Promise.withResolvers<void>();
   return {
     address,
-    stop: () => new Promise((resolve) => server.tryShutdown(() => resolve())),
-    cut: () => server.forceShutdown(),
+    stop: () => {
+      server.tryShutdown(() => stopped.resolve());
+      return stopped.promise;
+    },
+    cut: () => {
+      server.forceShutdown();
+      // A socket that is half closed, or never came to a handshake, is waited for without end.
+      stopped.resolve();
+    },
   };
 }
 
