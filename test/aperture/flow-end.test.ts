@@ -213,6 +213,17 @@ test('a flow whose policy changes while it waits is ended by what it holds now',
   await world.idle();
 });
 
+test('a crowd with one deadline is answered before it, all of them', async () => {
+  const world = await newWorld({ max: 1, worker: false });
+  const { check } = newFlows(world.grpcAddress);
+  await check();
+  const deadline = Date.now() + 5_000;
+  const crowd = Array.from({ length: 200 }, () => check({}, deadline - Date.now()));
+  const decisions = (await Promise.all(crowd)).map((answer) => answer.decision_type);
+  expect(new Set(decisions)).toEqual(new Set(['DECISION_TYPE_REJECTED']));
+  await world.until(waiting(0));
+});
+
 test('with API keys a flow is ended by its own, and an error of gRPC says who is not known', async () => {
   const api_keys = [{ key: 'a' }, { key: 'b' }];
   const world = await newWorld({ worker: false, config: { api_keys } });
