@@ -7,8 +7,9 @@ args: what 'request' (id) | 'live' (ids, waiting (bool: only those that wait)) |
 result: live {ids} those that have not ended; places {places: [{id, position, ahead,
   estimated_start_ms}]} of those that wait; request {request, ended, position, ahead,
   estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids]} or, for a quota, {limiter,
-  limit, tokens, refill_ms, held_for (id)}]}; page {cursor, requests [{id, control_point, labels, pool,
-  cost, queue, state}]}; policies {version, schema, rekeying, policies: [JSON]}; domain {limits,
+  limit, tokens, refill_ms, held_for (id)}]}; page {cursor, requests [{id, kind, control_point, labels,
+  pool, cost, queue, state, created_at, and of those that hold slots admitted_at and end_by, when their
+  lease is over}]}; policies {version, schema, rekeying, policies: [JSON]}; domain {limits,
   in_flight (of all that is shared, and of some 256 values of labels), nodes, lengths, waiting, live,
   body_bytes, replicas, members}.
 Changes nothing.
@@ -161,7 +162,13 @@ end
 if args.what == 'page' then
   local cursor, list = page_of(args.hash, args.cursor, args.count)
   for i, request in ipairs(list) do
-    list[i] = plain(request)
+    local told = plain(request)
+    told.kind, told.created_at = request.pool and 'prompt' or 'flow', tonumber(request.created_at)
+    if request.state ~= 'waiting' then
+      told.admitted_at = tonumber(request.admitted_at)
+      told.end_by = math.min(request.end_by, request.lease_until or request.end_by)
+    end
+    list[i] = told
   end
   return answer({ cursor = cursor, requests = list })
 end

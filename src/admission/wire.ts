@@ -1,14 +1,8 @@
 /** What goes to the steps and comes back, in the form that they keep. */
 import { parseId } from './ids.ts';
 import { labelsText, none, readLabels, word } from './text.ts';
-import type {
-  AdmissionSettings,
-  DomainView,
-  EndedRecord,
-  PoliciesView,
-  PolicyRecord,
-  Submission,
-} from './types.ts';
+import type { AdmissionSettings, PolicyRecord, Submission } from './types.ts';
+import type { DomainView, EndedRecord, PoliciesView } from './views.ts';
 
 /** What every step is told, see lua/lib/step.lua. */
 export function settingsText(settings: AdmissionSettings): string {

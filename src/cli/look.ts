@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
+import type { Http } from '../client/http.ts';
 import { formatDuration } from '../duration.ts';
-import { exits } from './exits.ts';
+import { type Exit, exits } from './exits.ts';
 import { ask, printJson, type ServerOptions, withServer } from './server.ts';
 import { type Cell, table } from './table.ts';
 
@@ -9,14 +10,17 @@ export function lookCommands(program: Command): void {
   withServer(program.command('queue'))
     .description('who runs and who waits, at each limit and in each workload')
     .argument('[control-point]', 'only this one')
+    .option('--requests', 'each of them, oldest first: its id, whose it is, how long it may go on')
     .addHelpText(
       'after',
       `
   $ sluice queue
-  $ sluice queue mistral-prompt --json | jq .waiting`,
+  $ sluice queue mistral-prompt --json | jq .waiting
+  $ sluice queue mistral-prompt --requests`,
     )
-    .action((controlPoint: string | undefined, options: ServerOptions) =>
+    .action((controlPoint: string | undefined, options: ServerOptions & { requests?: true }) =>
       ask(options, async (http) => {
+        if (options.requests) return showRequests(http, controlPoint, options);
         const only = controlPoint === undefined ? '' : `/${encodeURIComponent(controlPoint)}`;
         const answer = await http.call('GET', `/v1/queues${only}`);
         const queues = controlPoint === undefined ? answer.queues : [answer];
@@ -96,6 +100,45 @@ function queueText({ control_point, waiting, limits, workloads }: QueueView): st
     parts.push(table(['WORKLOAD', 'PRIORITY', 'WAITING', 'IN FLIGHT'], rows));
   }
   return parts.join('\n');
+}
+
+interface RequestsView {
+  readonly requests: readonly {
+    readonly id: string;
+    readonly kind: string;
+    readonly state: string;
+    readonly workload?: string;
+    readonly fairness_key?: string;
+    readonly tokens: number;
+    readonly created_at: number;
+    readonly ends_by?: number;
+  }[];
+  readonly truncated: boolean;
+}
+
+async function showRequests(
+  http: Http,
+  controlPoint: string | undefined,
+  { json }: ServerOptions,
+): Promise<Exit> {
+  const only =
+    controlPoint === undefined ? '' : `?control_point=${encodeURIComponent(controlPoint)}`;
+  const answer = await http.call('GET', `/v1/requests${only}`);
+  if (json) {
+    printJson(answer);
+    return exits.ok;
+  }
+  const { requests, truncated } = answer as unknown as RequestsView;
+  const now = Date.now();
+  const about = (ms: number) => formatDuration(Math.max(0, Math.round(ms / 1_000) * 1_000));
+  const rows = requests.map(({ id, kind, state, ...of }): Cell[] => [
+    ...[id, kind, state, of.workload ?? '', of.fairness_key ?? '', of.tokens],
+    ...[about(now - of.created_at), of.ends_by === undefined ? '' : about(of.ends_by - now)],
+  ]);
+  const head = ['ID', 'KIND', 'STATE', 'WORKLOAD', 'FAIRNESS KEY', 'TOKENS', 'AGE', 'LEASE'];
+  console.log(rows.length === 0 ? 'nothing runs and nothing waits' : table(head, rows));
+  if (truncated) console.error('sluice: there are more than are shown');
+  return exits.ok;
 }
 
 interface RequestView {

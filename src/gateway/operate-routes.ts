@@ -3,6 +3,7 @@ import type { Redis } from 'ioredis';
 import type { Admission } from '../admission/index.ts';
 import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
+import { readLiveRequests } from './live-requests.ts';
 import { readOwnRequest } from './own-request.ts';
 import { knownControlPoints, type PolicyBook } from './policy-book.ts';
 import { queueView, requestView } from './views.ts';
@@ -48,6 +49,15 @@ export function operateRoutes(
     };
   });
 
+  app.get<{ Querystring: Record<string, unknown> }>('/v1/requests', async (request) => {
+    const { control_point: controlPoint, ...others } = request.query;
+    const [other] = Object.keys(others);
+    if (other !== undefined || (controlPoint !== undefined && typeof controlPoint !== 'string')) {
+      const message = 'the only parameter is control_point, once';
+      throw new SluiceError('invalid_request', message, { param: other ?? 'control_point' });
+    }
+    return readLiveRequests(admission, request, controlPoint);
+  });
   app.get<{ Params: { id: string } }>('/v1/requests/:id', async (request) => {
     const { id } = request.params;
     return requestView(id, await readOwnRequest(request, id, config, admission, unknownRequest));

@@ -64,6 +64,20 @@ test('queue of one control point, whatever its name', async () => {
   });
 });
 
+test('queue --requests shows each of them, and whose it is', async () => {
+  const { code, out, err } = await run(['queue', 'mistral-prompt', '--requests']);
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  const [head, ...rows] = out.trimEnd().split('\n');
+  expect(head).toMatch(/^ID +KIND +STATE +WORKLOAD +FAIRNESS KEY +TOKENS +AGE +LEASE$/);
+  expect(rows[0]).toMatch(new RegExp(`^${held} +prompt +running +paid +ann +\\d+ +\\d+s +\\d+`));
+  expect(rows[1]).toMatch(new RegExp(`^${second} +prompt +waiting +paid +ann +\\d+ +\\d+s`));
+  expect(rows).toHaveLength(2);
+  const asJson = await run(['queue', '--requests', '--json']);
+  expect(JSON.parse(asJson.out)).toEqual(await served('/v1/requests'));
+  const none = await run(['queue', 'a/b', '--requests']);
+  expect(none.out).toBe('nothing runs and nothing waits\n');
+});
+
 test('explain says what a request waits for, and who holds that', async () => {
   const { code, out, err } = await run(['explain', second]);
   expect({ code, err }).toEqual({ code: 0, err: '' });
