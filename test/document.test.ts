@@ -83,7 +83,9 @@ test('a name is suggested only when it is close', () => {
 test('values are shown short and on one line', () => {
   expect(shown('x'.repeat(10_240)).length).toBeLessThan(80);
   expect(shown('a\nb')).toBe('"a\\nb"');
-  expect([null, [], {}, Number.NaN].map(shown)).toEqual(['nothing', 'a list', 'a mapping', 'NaN']);
+  expect([null, [], [1, 2], {}, 1].map(shown)).toEqual([
+    ...['nothing', 'an empty list', 'a list of 2', 'a mapping', '1'],
+  ]);
 });
 
 test('control characters and broken Unicode are not printable', () => {

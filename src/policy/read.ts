@@ -16,6 +16,11 @@ export function readValues(document: unknown, problems: Problem[]): Values | und
     problems.push(unplain);
     return undefined;
   }
+  if (isMapping(document) && document.kind === 'Policy' && 'spec' in document) {
+    const reason = 'is a policy that Aperture made of a values file: give that file';
+    problems.push({ path: '', reason });
+    return undefined;
+  }
   const found: Problem[] = [];
   const values = isFlat(document)
     ? standsFor(checked(flatSchema, document, '', found))

@@ -105,3 +105,18 @@ test('what is still to be filled in is said so, once, wherever it stands', () =>
     max_concurrency: expect.stringContaining('must be a whole number'),
   });
 });
+
+test('a policy that Aperture made of a values file is refused as that', () => {
+  const made = { apiVersion: 'fluxninja.com/v1alpha1', kind: 'Policy', metadata: {}, spec: {} };
+  expect(problemsIn(made)).toEqual({
+    '': 'is a policy that Aperture made of a values file: give that file',
+  });
+});
+
+test('what is in a list that has to be empty is counted', () => {
+  const document = values() as { policy: object };
+  const policy = { ...document.policy, components: [{}, {}] };
+  expect(problemsIn({ ...document, policy })).toEqual({
+    'policy.components': 'must be an empty list: Sluice has no circuit components, not a list of 2',
+  });
+});
