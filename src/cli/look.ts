@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { WaitsFor } from '../admission/index.ts';
 import type { Http } from '../client/http.ts';
 import { formatDuration } from '../duration.ts';
 import { type Exit, exits } from './exits.ts';
@@ -146,15 +147,7 @@ interface RequestView {
   readonly state: string;
   readonly position: number;
   readonly ahead: number;
-  readonly waits_for: readonly {
-    readonly limiter: string;
-    readonly limit: number;
-    readonly in_flight?: number;
-    readonly held_by?: readonly string[];
-    readonly tokens?: number;
-    readonly refill_ms?: number;
-    readonly held_for?: string;
-  }[];
+  readonly waits_for: readonly WaitsFor[];
   readonly estimated_start_ms: number;
 }
 
@@ -170,7 +163,7 @@ function requestText(view: RequestView): string {
   return lines.join('\n');
 }
 
-function waitsForText(waitsFor: RequestView['waits_for'][number]): string {
+function waitsForText(waitsFor: WaitsFor): string {
   const { limiter, limit, in_flight, held_by = [], tokens, refill_ms, held_for } = waitsFor;
   const parts: string[] = [];
   if (in_flight !== undefined) parts.push(`${in_flight} of ${limit} taken`);

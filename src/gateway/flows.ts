@@ -139,10 +139,7 @@ export class Flows {
   /** Nobody will use it, whatever becomes of it. */
   async #withdraw(id: string, taking: Promise<unknown>): Promise<void> {
     const isRefused = (error: unknown) => error instanceof SluiceError;
-    if (await taking.then(() => false, isRefused)) return;
-    await this.#parts.admission
-      .cancel(id, 'its caller does not wait for it')
-      .catch(() => undefined);
+    if (!(await taking.then(() => false, isRefused))) await this.#parts.waits.withdraw(id);
   }
 
   async #endOf(id: string): Promise<SluiceError> {

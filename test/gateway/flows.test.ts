@@ -1,5 +1,6 @@
 /** Flows over HTTP: whoever does the work itself, between start and end. */
 import { describe, expect, test } from 'vitest';
+import { ownRedis } from './own-redis.ts';
 import { slotValues } from './policies.ts';
 import { eventually, newWorld, policyValues, type World } from './world.ts';
 
@@ -122,6 +123,34 @@ test('a flow whose client goes away leaves the queue, or gives its slot back', a
   await end(world, first.id);
   await world.idle();
 });
+
+test('a client that leaves while Redis is away leaves the queue when that is back', async () => {
+  const server = await ownRedis(true);
+  const world = await newWorld({ max: 1, worker: false, redisUrl: server.url });
+  const first = await start(world);
+  const gone = new AbortController();
+  const left = start(world, {}, { signal: gone.signal }).catch(() => 'left');
+  await world.until(waiting(1));
+  await server.stop();
+  gone.abort();
+  expect(await left).toBe('left');
+  await world.logged('cancelled');
+  await server.startAgain();
+  await world.until(waiting(0));
+  expect(await end(world, first.id)).toMatchObject({ state: 'done' });
+  await world.idle();
+}, 60_000);
+
+test('flows that wait hear of it when Redis comes back without them', async () => {
+  const server = await ownRedis(false);
+  const world = await newWorld({ max: 1, worker: false, redisUrl: server.url });
+  await start(world);
+  const waits = world.post('/v1/flows', { control_point: point });
+  await world.until(waiting(1));
+  await server.stop();
+  await server.startAgain();
+  expect(await codeOf(await waits)).toMatchObject({ status: 503, code: 'unavailable' });
+}, 60_000);
 
 describe('heartbeats', () => {
   const config = { timeouts: { heartbeat_ms: 300, sweep_ms: 50 } };
