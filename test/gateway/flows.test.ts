@@ -134,7 +134,8 @@ test('a client that leaves while Redis is away leaves the queue when that is bac
   await server.stop();
   gone.abort();
   expect(await left).toBe('left');
-  await world.logged('cancelled');
+  // Until it has given up to tell Redis.
+  await expect.poll(() => world.log(), { timeout: 20_000 }).toContain('reading again');
   await server.startAgain();
   await world.until(waiting(0));
   expect(await end(world, first.id)).toMatchObject({ state: 'done' });
