@@ -297,6 +297,23 @@ describe('spans', () => {
     await world.idle();
   });
 
+  test('spans that come late, by the clock of their program, are warned of now and then', async () => {
+    const world = await newWorld({ worker: false, max: 5 });
+    const { check } = newFlows(world.grpcAddress);
+    const late = async (ms: number) => {
+      const id = (await check()).telemetry_flow_labels['sluice.request_id'];
+      const time = Buffer.alloc(9, (8 << 3) | 1);
+      time.writeBigUInt64LE(BigInt(Date.now() - ms) * 1_000_000n, 1);
+      const span = Buffer.concat([time, attribute(name, carrying(id))]);
+      await rawBytes(world.grpcAddress, path, field(1, field(2, field(2, span))));
+    };
+    await late(100);
+    expect(world.log()).not.toContain('OTEL_BSP_SCHEDULE_DELAY');
+    for (let times = 0; times < 3; times++) await late(5_000);
+    expect(world.log().match(/OTEL_BSP_SCHEDULE_DELAY/g)).toHaveLength(1);
+    await world.idle();
+  });
+
   test('a batch that makes no sense is an error, and the gateway goes on', async () => {
     const world = await newWorld({ worker: false });
     const { check } = newFlows(world.grpcAddress);

@@ -45,17 +45,25 @@ export async function endFlows(
 
 /**
  * Clients before 2.8 say that a flow has ended with a span, which carries what `Check` answered. Those
- * of later ones come too, and end nothing that has not ended. @throws SluiceError while Redis is away
+ * of later ones come too, and end nothing that has not ended. Returns how late the first of them told it,
+ * by its program's clock, ms; 0 for none. @throws SluiceError while Redis is away
  */
-export async function endBySpans(request: ExportRequest, key: Key, endOwn: EndOwn): Promise<void> {
+export async function endBySpans(
+  request: ExportRequest,
+  key: Key,
+  endOwn: EndOwn,
+): Promise<number> {
   const spans = request.resource_spans.flatMap(({ scope_spans: scopes }) =>
     scopes.flatMap((scope) => scope.spans),
   );
-  const failed = new Map(spans.flatMap(endOf));
+  const ours = spans.filter((span) => endOf(span).length > 0);
+  const failed = new Map(ours.flatMap(endOf));
   await eachOf([...failed], async ([id, isFailed]) => {
     // Of spans that are not from here nothing is said.
     await endOwn(key, id, { failed: isFailed }).catch(throwUnlessAnswer);
   });
+  const endedMs = ours.map((span) => span.end_time_unix_nano / 1e6).filter((ms) => ms > 0);
+  return endedMs.length === 0 ? 0 : Math.max(0, Date.now() - Math.min(...endedMs));
 }
 
 /** Its flow, and whether that has failed. */

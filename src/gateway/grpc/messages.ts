@@ -66,6 +66,7 @@ export interface ExportRequest {
 }
 
 export interface Span {
+  readonly end_time_unix_nano: number;
   readonly attributes: readonly {
     readonly key: string;
     readonly value: { readonly string_value: string } | null;

@@ -32,6 +32,11 @@ export interface ServiceParts {
   readonly closing: AbortSignal;
 }
 
+/** Spans that leave with their batches of every 5 s, as they do unless told otherwise, ms. */
+const lateSpansMs = 2_000;
+/** How often that is said, ms. */
+const tellLateEveryMs = 60_000;
+
 /** Puts the services of `proto/` on a server: who calls, what is logged, and who answers. */
 export function addServices(server: Server, parts: ServiceParts): void {
   const { config, log, admission, flows, closing } = parts;
@@ -70,6 +75,13 @@ export function addServices(server: Server, parts: ServiceParts): void {
       }
     };
 
+  let toldLateAt = Number.NEGATIVE_INFINITY;
+  const tellLate = (lateMs: number) => {
+    if (lateMs < lateSpansMs || performance.now() - toldLateAt < tellLateEveryMs) return;
+    toldLateAt = performance.now();
+    const why = 'flows end late, and hold their slots: set OTEL_BSP_SCHEDULE_DELAY=100 in programs';
+    log.warn({ lateMs: Math.round(lateMs) }, why);
+  };
   const checkParts = { config, flows, book: parts.book, cache, closing, readKey };
   const reportCheck = (thrown: unknown) => void report('Check', thrown);
   server.addService(serviceOf('flowcontrol', 'aperture.flowcontrol.check.v1.FlowControlService'), {
@@ -99,7 +111,7 @@ export function addServices(server: Server, parts: ServiceParts): void {
   });
   server.addService(serviceOf('trace', 'opentelemetry.proto.collector.trace.v1.TraceService'), {
     Export: plain('Export', async (request: Parameters<typeof endBySpans>[0], key) => {
-      await endBySpans(request, key, endOwn);
+      tellLate(await endBySpans(request, key, endOwn));
       return {};
     }),
   });
