@@ -139,13 +139,13 @@ const mutants: readonly Mutant[] = [
   },
   {
     name: 'a flow ends with its gateway, whoever has heard of it',
-    theme: themes.prompts,
+    theme: { ...themes.prompts, prompts: 20 },
     from: 'if request.owner then\n    requests.disown(request)',
     to: 'if false then',
   },
   {
     name: 'a flow whose heartbeat stopped holds its slots',
-    theme: themes.prompts,
+    theme: { ...themes.prompts, prompts: 20 },
     from: 'request.lease_until or request.end_by, request.end_by',
     to: 'request.end_by',
   },
