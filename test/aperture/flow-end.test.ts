@@ -2,9 +2,11 @@
  * Clients of SDK 2.8 and later, which end their flows by `FlowEnd`, and spans of others. Written with
  * @grpc/grpc-js and a description of the protocol of their own, see flow-end.proto.
  */
+import { once } from 'node:events';
+import { connect } from 'node:http2';
 import { loadPackageDefinition } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 import {
   limitValues,
   putPolicy,
@@ -240,6 +242,26 @@ test('with API keys a flow is ended by its own, and an error of gRPC says who is
     denied_response_status_code: 401,
   });
   expect(await a.end(refs)).toMatchObject([{ returned: true }]);
+});
+
+test('who has no key is answered before anything of its message is taken', async () => {
+  const world = await newWorld({ worker: false, config: { api_keys: [{ key: 'a' }] } });
+  const session = connect(`http://${world.grpcAddress}`);
+  onTestFinished(() => session.destroy());
+  const answerTo = async (method: string) => {
+    const service = '/aperture.flowcontrol.check.v1.FlowControlService';
+    const head = { ':method': 'POST', ':path': `${service}/${method}`, te: 'trailers' };
+    const stream = session.request({ ...head, 'content-type': 'application/grpc' });
+    // Of a message of 3 MB that never comes to its end.
+    stream.write(Buffer.from([0, 0, 0x30, 0, 0, 1, 2, 3]));
+    stream.resume();
+    const [headers] = (await once(stream, 'response')) as [Record<string, string>];
+    if (headers['grpc-status'] !== undefined) return headers['grpc-status'];
+    const [trailers] = (await once(stream, 'trailers')) as [Record<string, string>];
+    return trailers['grpc-status'];
+  };
+  expect(await answerTo('FlowEnd')).toBe('16');
+  expect(await answerTo('Check')).toBe('0');
 });
 
 describe('spans', () => {

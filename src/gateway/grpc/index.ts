@@ -1,7 +1,8 @@
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { Config } from '../../config.ts';
 import { SluiceError } from '../../errors.ts';
-import { addServices, type ServiceParts } from './services.ts';
+import { gatekeeper } from './gatekeeper.ts';
+import { addServices, keyOf, type ServiceParts } from './services.ts';
 
 /** Aperture's service, and OpenTelemetry's traces, which end the flows of older clients. */
 export interface GrpcServer {
@@ -21,12 +22,15 @@ const pingMs = 15_000;
 
 /** @throws SluiceError when the port is taken */
 export async function startGrpc(parts: ServiceParts): Promise<GrpcServer> {
-  const { config } = parts;
+  const { config, log } = parts;
+  const onRefused = (method: string) =>
+    log.info({ code: 'unauthorized', method }, 'request refused');
   const server = new Server({
     'grpc.max_receive_message_length': mostMessageBytes,
     // A client whose machine is gone closes nothing: what waits there has to leave the queue all the same.
     'grpc.keepalive_time_ms': pingMs,
     'grpc.keepalive_timeout_ms': pingMs,
+    interceptors: [gatekeeper(keyOf(config), onRefused)],
   });
   addServices(server, parts);
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;

@@ -10,7 +10,7 @@ import { loadSync } from '@grpc/proto-loader';
 import type { Logger } from 'pino';
 import type { Admission } from '../../admission/index.ts';
 import type { Config } from '../../config.ts';
-import { errorTable, SluiceError } from '../../errors.ts';
+import { errorTable } from '../../errors.ts';
 import { asSluiceError } from '../answers.ts';
 import { type Key, keyFinder } from '../caller.ts';
 import { type Flows, unknownFlow } from '../flows.ts';
@@ -21,6 +21,7 @@ import { FlowCache } from './cache.ts';
 import { check } from './check.ts';
 import { requestIdLabel } from './decision.ts';
 import { type EndOwn, endBySpans, endFlows } from './ends.ts';
+import { type FindKey, unauthorized } from './gatekeeper.ts';
 
 export interface ServiceParts {
   readonly config: Config;
@@ -40,12 +41,11 @@ const tellLateEveryMs = 60_000;
 /** Puts the services of `proto/` on a server: who calls, what is logged, and who answers. */
 export function addServices(server: Server, parts: ServiceParts): void {
   const { config, log, admission, flows, closing } = parts;
-  const find = keyFinder(config);
+  const find = keyOf(config);
   const readKey = ({ metadata }: Pick<ServerUnaryCall<unknown, unknown>, 'metadata'>): Key => {
-    const [given] = metadata.get('x-api-key');
-    const key = find(typeof given === 'string' ? given : undefined);
-    if (key) return key;
-    throw new SluiceError('unauthorized', 'a valid API key is needed, as metadata x-api-key');
+    const key = find(metadata);
+    if (!key) throw unauthorized();
+    return key;
   };
   const report = (method: string, thrown: unknown) => {
     const error = asSluiceError(thrown);
@@ -115,6 +115,15 @@ export function addServices(server: Server, parts: ServiceParts): void {
       return {};
     }),
   });
+}
+
+/** The key in a call's metadata, as Aperture's SDK sends it. */
+export function keyOf(config: Config): FindKey {
+  const find = keyFinder(config);
+  return (metadata) => {
+    const [given] = metadata.get('x-api-key');
+    return find(typeof given === 'string' ? given : undefined);
+  };
 }
 
 /** A service of `proto/<file>.proto`, by its full name. */
