@@ -18,7 +18,7 @@ export interface GrpcServer {
 const mostMessageBytes = 4 * 1024 * 1024;
 
 /** Between two signs of life of a connection, and how long its answer may take, ms. */
-const pingMs = 15_000;
+const ping = { everyMs: 10_000, answerMs: 5_000 } as const;
 
 /** @throws SluiceError when the port is taken */
 export async function startGrpc(parts: ServiceParts): Promise<GrpcServer> {
@@ -28,8 +28,8 @@ export async function startGrpc(parts: ServiceParts): Promise<GrpcServer> {
   const server = new Server({
     'grpc.max_receive_message_length': mostMessageBytes,
     // A client whose machine is gone closes nothing: what waits there has to leave the queue all the same.
-    'grpc.keepalive_time_ms': pingMs,
-    'grpc.keepalive_timeout_ms': pingMs,
+    'grpc.keepalive_time_ms': ping.everyMs,
+    'grpc.keepalive_timeout_ms': ping.answerMs,
     interceptors: [gatekeeper(keyOf(config), onRefused)],
   });
   addServices(server, parts);
