@@ -2,8 +2,9 @@
 inspect: read-only, for people and for gateways that read again what they may have missed.
 
 KEYS, ARGV: see lib/step.lua.
-args: what 'request' (id) | 'live' (ids, waiting (bool: only those that wait)) | 'places' (ids) | 'page' (hash 'held' or 'requests', cursor,
-  count) | 'policies' | 'domain' (control_points, whose lengths are asked for).
+args: what 'request' (id) | 'live' (ids, waiting (bool: only those that wait)) | 'places' (ids) |
+  'page' (hash 'held' or 'requests', cursor, count) | 'policies' |
+  'domain' (control_points, whose lengths are asked for).
 result: live {ids} those that have not ended; places {places: [{id, position, ahead,
   estimated_start_ms}]} of those that wait; request {request, ended, position, ahead,
   estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids]} or, for a quota, {limiter,

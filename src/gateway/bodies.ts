@@ -194,6 +194,18 @@ function positive(value: unknown): number | undefined {
     : undefined;
 }
 
-function invalid(param: string, right: string): SluiceError {
+/** @throws SluiceError at the first field of `fields` that `what` does not have. */
+export function checkFields(
+  fields: Readonly<Record<string, unknown>>,
+  what: string,
+  known: readonly string[],
+): void {
+  const unknown = Object.keys(fields).find((field) => !known.includes(field));
+  if (unknown === undefined) return;
+  throw invalid(unknown, `is not a field of ${what}; known: ${known.join(', ')}`);
+}
+
+/** What is wrong with a field of a body. */
+export function invalid(param: string, right: string): SluiceError {
   return new SluiceError('invalid_request', `${param} ${right}`, { param });
 }

@@ -1,9 +1,8 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { Admission } from '../admission/index.ts';
 import type { Config } from '../config.ts';
-import { SluiceError } from '../errors.ts';
 import { checkTokens, validateLabels } from '../policy/index.ts';
-import { asObject, type JsonBody } from './bodies.ts';
+import { asObject, checkFields, invalid, type JsonBody } from './bodies.ts';
 import { readCaller, readTimeout } from './caller.ts';
 import { clientGone } from './client-gone.ts';
 import { defaultTokens, type FlowEnd, type Flows, unknownFlow } from './flows.ts';
@@ -29,7 +28,7 @@ export function flowRoutes(
   app.post('/v1/flows', async (request, reply) => {
     const flow = readFlow((request.body as JsonBody | undefined)?.value, config);
     if (request.headers['idempotency-key'] !== undefined) {
-      throw wrong('Idempotency-Key', 'is for prompts and jobs: each start is a flow of its own');
+      throw invalid('Idempotency-Key', 'is for prompts and jobs: each start is a flow of its own');
     }
     const caller = readCaller(request, config, flow.labels);
     const asked = {
@@ -73,9 +72,9 @@ export function flowRoutes(
 function readFlow(given: unknown, config: Config) {
   const known = ['control_point', 'labels', 'timeout_ms', 'tokens', 'heartbeat'];
   const flow = fieldsOf(given, 'a flow', known);
-  if (typeof flow.control_point !== 'string') throw wrong('control_point', 'must be a text');
+  if (typeof flow.control_point !== 'string') throw invalid('control_point', 'must be a text');
   if (flow.heartbeat !== undefined && typeof flow.heartbeat !== 'boolean') {
-    throw wrong('heartbeat', 'must be true or false');
+    throw invalid('heartbeat', 'must be true or false');
   }
   return {
     controlPoint: flow.control_point,
@@ -89,25 +88,20 @@ function readFlow(given: unknown, config: Config) {
 function readEnd(given: unknown): FlowEnd {
   const { tokens, status } = fieldsOf(given ?? {}, 'the end of a flow', ['tokens', 'status']);
   if (status !== undefined && status !== 'ok' && status !== 'error') {
-    throw wrong('status', 'must be ok or error');
+    throw invalid('status', 'must be ok or error');
   }
   return { tokens: readTokens(tokens), failed: status === 'error' };
 }
 
 function fieldsOf(given: unknown, what: string, known: readonly string[]) {
   const fields = asObject(given);
-  if (!fields) throw wrong('the body', 'must be a JSON object');
-  const unknown = Object.keys(fields).find((field) => !known.includes(field));
-  if (unknown === undefined) return fields;
-  throw wrong(unknown, `is not a field of ${what}; known: ${known.join(', ')}`);
+  if (!fields) throw invalid('the body', 'must be a JSON object');
+  checkFields(fields, what, known);
+  return fields;
 }
 
 function readTokens(given: unknown): number | undefined {
   if (given === undefined) return undefined;
-  if (typeof given !== 'number') throw wrong('tokens', 'must be a number');
+  if (typeof given !== 'number') throw invalid('tokens', 'must be a number');
   return checkTokens(given, 'tokens');
-}
-
-function wrong(param: string, right: string): SluiceError {
-  return new SluiceError('invalid_request', `${param} ${right}`, { param });
 }

@@ -4,7 +4,14 @@ import type { Config } from '../config.ts';
 import { SluiceError } from '../errors.ts';
 import { validateLabels } from '../policy/index.ts';
 import type { Answer } from '../stream/index.ts';
-import { asObject, isDeeper, type JsonBody, type ParsedPrompt, readPrompt } from './bodies.ts';
+import {
+  asObject,
+  checkFields,
+  isDeeper,
+  type JsonBody,
+  type ParsedPrompt,
+  readPrompt,
+} from './bodies.ts';
 import { readCaller, readControlPoint, readIdempotencyKey, readTimeout } from './caller.ts';
 import { clientGone } from './client-gone.ts';
 import { sendWhole } from './event-stream.ts';
@@ -117,12 +124,7 @@ export function jobRoutes(
 function readJob(given: unknown, config: Config) {
   const job = asObject(given);
   if (!job) throw new SluiceError('invalid_request', 'the body must be a JSON object');
-  const known = ['control_point', 'labels', 'timeout_ms', 'path', 'body'];
-  const unknown = Object.keys(job).find((field) => !known.includes(field));
-  if (unknown !== undefined) {
-    const message = `${unknown} is not a field of a job; known: ${known.join(', ')}`;
-    throw new SluiceError('invalid_request', message, { param: unknown });
-  }
+  checkFields(job, 'a job', ['control_point', 'labels', 'timeout_ms', 'path', 'body']);
   return {
     prompt: readJobPrompt(job.path, job.body, config),
     labels: validateLabels(job.labels ?? {}, config.limits),

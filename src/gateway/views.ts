@@ -64,7 +64,7 @@ function limitViews(policy: Policy, view: DomainView): object[] {
       }));
     }
     const in_flight = view.inFlight[key] ?? 0;
-    // Nobody waits for a limit that refuses.
+    // Looked at on arrival: who waits under it waits for another limit.
     if (policy.kind === 'limit') return [{ key: readable(key), ...limitView(limit), in_flight }];
     return [{ key: readable(key), ...limitView(limit), in_flight, waiting: node?.waiting ?? 0 }];
   });

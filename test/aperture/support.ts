@@ -58,7 +58,7 @@ export interface RawClient {
 /** Of the protocol as newer SDKs have it, by facts of its own: see flow-end.proto. */
 export function rawClient(
   address: string,
-  options: { readonly apiKey?: string; readonly service?: 'flows' | 'traces'; ca?: string } = {},
+  options: { readonly apiKey?: string; ca?: string } = {},
 ): RawClient {
   const file = new URL('flow-end.proto', import.meta.url).pathname;
   const loaded = loadPackageDefinition(

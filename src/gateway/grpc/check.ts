@@ -9,7 +9,7 @@ import type { PolicyBook } from '../policy-book.ts';
 import { raced } from '../raced.ts';
 import { requestIdOf } from '../request-ids.ts';
 import type { FlowCache } from './cache.ts';
-import { accepted, type Question, rejected } from './decision.ts';
+import { accepted, type Question, rejected } from './check-response.ts';
 import type { CheckRequest, CheckResponse } from './messages.ts';
 
 /**

@@ -3,7 +3,7 @@ import { tokensRange } from '../../policy/index.ts';
 import { asSluiceError } from '../answers.ts';
 import type { Key } from '../caller.ts';
 import type { FlowEnd } from '../flows.ts';
-import { requestIdLabel } from './decision.ts';
+import { requestIdLabel } from './check-response.ts';
 import type {
   ExportRequest,
   FlowEndRequest,

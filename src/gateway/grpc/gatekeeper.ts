@@ -8,7 +8,7 @@ import {
 } from '@grpc/grpc-js';
 import { errorTable, SluiceError } from '../../errors.ts';
 import type { Key } from '../caller.ts';
-import { rejected } from './decision.ts';
+import { rejected } from './check-response.ts';
 
 /** The key that a call came with. */
 export type FindKey = (metadata: Metadata) => Key | undefined;

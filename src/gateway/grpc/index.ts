@@ -2,7 +2,7 @@ import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { Config } from '../../config.ts';
 import { SluiceError } from '../../errors.ts';
 import { gatekeeper } from './gatekeeper.ts';
-import { addServices, keyOf, type ServiceParts } from './services.ts';
+import { addServices, keyInMetadata, type ServiceParts } from './services.ts';
 
 /** Aperture's service, and OpenTelemetry's traces, which end the flows of older clients. */
 export interface GrpcServer {
@@ -30,7 +30,7 @@ export async function startGrpc(parts: ServiceParts): Promise<GrpcServer> {
     // A client whose machine is gone closes nothing: what waits there has to leave the queue all the same.
     'grpc.keepalive_time_ms': ping.everyMs,
     'grpc.keepalive_timeout_ms': ping.answerMs,
-    interceptors: [gatekeeper(keyOf(config), onRefused)],
+    interceptors: [gatekeeper(keyInMetadata(config), onRefused)],
   });
   addServices(server, parts);
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;

@@ -19,7 +19,7 @@ import type { PolicyBook } from '../policy-book.ts';
 import { requestIdOf } from '../request-ids.ts';
 import { FlowCache } from './cache.ts';
 import { check } from './check.ts';
-import { requestIdLabel } from './decision.ts';
+import { requestIdLabel } from './check-response.ts';
 import { type EndOwn, endBySpans, endFlows } from './ends.ts';
 import { type FindKey, unauthorized } from './gatekeeper.ts';
 
@@ -41,7 +41,7 @@ const tellLateEveryMs = 60_000;
 /** Puts the services of `proto/` on a server: who calls, what is logged, and who answers. */
 export function addServices(server: Server, parts: ServiceParts): void {
   const { config, log, admission, flows, closing } = parts;
-  const find = keyOf(config);
+  const find = keyInMetadata(config);
   const readKey = ({ metadata }: Pick<ServerUnaryCall<unknown, unknown>, 'metadata'>): Key => {
     const key = find(metadata);
     if (!key) throw unauthorized();
@@ -118,7 +118,7 @@ export function addServices(server: Server, parts: ServiceParts): void {
 }
 
 /** The key in a call's metadata, as Aperture's SDK sends it. */
-export function keyOf(config: Config): FindKey {
+export function keyInMetadata(config: Config): FindKey {
   const find = keyFinder(config);
   return (metadata) => {
     const [given] = metadata.get('x-api-key');
