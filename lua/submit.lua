@@ -7,8 +7,8 @@ args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of
   (ms, when the id was made), version (of the policies the schedule was computed with), length_limit and
   workload_length_limit (requests that may wait at its control point, in its workload; -1 for no
   limit), refusing (those of its limiters that refuse who finds them full, with commas between), text
-  (the first line of its record, see lib/records.lua), and words of that line: queue_length (characters of its queue), cost,
-  timeout_ms, max_inflight_ms, job, pool, owner, rates.
+  (the first line of its record, see lib/records.lua), and words of that line: queue_length
+  (characters of its queue), cost, timeout_ms, max_inflight_ms, job, pool, owner, rates.
 From ARGV[4] on: for each item what the replica is sent, '' for nothing.
 result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
   'known', state} for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason:
