@@ -4,17 +4,12 @@
  * the command line, which hands it to this.
  */
 import { Check } from 'typebox/value';
+import { readCredentials } from './config/credentials.ts';
 import { firstRunName, firstRunPolicy } from './config/first-run.ts';
-import { defaultReplicaId } from './config/judges.ts';
+import { readPools } from './config/pools.ts';
 import { readConfigFile, readPolicyFiles } from './config/read.ts';
-import {
-  type ConfigFile,
-  defaultConcurrency,
-  environment,
-  fileSchema,
-  limitSettings,
-  timeoutSettings,
-} from './config/schema.ts';
+import { type ConfigFile, defaultConcurrency, environment, fileSchema } from './config/schema.ts';
+import { readLimits, readTimeouts } from './config/settings.ts';
 import { namedFile, readTls } from './config/tls.ts';
 import type {
   ApiKey,
@@ -23,20 +18,14 @@ import type {
   ModelConfig,
   PolicySource,
   PoolConfig,
-  Timeouts,
 } from './config/types.ts';
-import {
-  deepFreeze,
-  didYouMean,
-  join,
-  type Problem,
-  parseDuration,
-  problemsOf,
-  shown,
-} from './document.ts';
+import { deepFreeze, didYouMean, join, type Problem, problemsOf, shown } from './document.ts';
 
 export { firstRunPolicy } from './config/first-run.ts';
+export { type ReplicaPut, readReplicaPut } from './config/replica.ts';
+export { replicaRecord } from './config/replica-record.ts';
 export type * from './config/types.ts';
+export { configWarnings } from './config/warnings.ts';
 
 /** A configuration that cannot be used, with every problem; none of them shows a secret. */
 export class ConfigError extends Error {
@@ -84,19 +73,21 @@ export function loadConfig(from: {
   const configPath = named?.path ?? 'sluice.yaml';
   const pem = (field: Parameters<typeof namedFile>[0]) =>
     namedFile(field, { file: sound, variables, configPath });
-  const pools = readPools(file);
+  const credentials = readCredentials(file.credentials ?? {}, configPath, problems);
+  const known = broken('credentials') ? undefined : Object.keys(credentials);
+  const pools = readPools(file.pools ?? { [firstRunName]: {} }, known, problems);
   const models = readModels(file, pools, broken('pools'), problems);
   const defaultModel = file.default_model ?? Object.keys(models)[0] ?? firstRunName;
   if (!broken('models') && !broken('pools') && !Object.hasOwn(models, defaultModel)) {
     const hint = didYouMean(defaultModel, Object.keys(models));
     problems.push({ path: 'default_model', reason: `is not one of \`models\`${hint}` });
   }
-  const limits = readLimits(file);
+  const limits = readLimits(file.limits ?? {});
   const config: Config = {
     host: file.host ?? '127.0.0.1',
     port: file.port ?? 8080,
     grpcPort: file.grpc_port ?? 8089,
-    grpcTls: readTls(pem('grpc_tls_cert'), pem('grpc_tls_key'), problems),
+    grpcTls: readTls(pem('grpc_tls_cert'), pem('grpc_tls_key'), grpcTlsFields, problems),
     redisUrl: file.redis_url,
     logLevel: file.log_level ?? 'info',
     otelEndpoint: openTelemetryEndpoint(from.env),
@@ -104,27 +95,21 @@ export function loadConfig(from: {
     ...(file.node_id !== undefined && { nodeId: file.node_id }),
     policies: readPolicies(file, configPath, from.firstRun ?? false, problems),
     pools,
+    credentials,
     models,
     defaultModel,
     apiKeys: readKeys(file, limits, problems),
     limits,
-    timeouts: readTimeouts(file, problems),
+    timeouts: readTimeouts(file.timeouts ?? {}, problems),
     attempts: file.attempts ?? 3,
+    replayJobs: file.replay_jobs ?? true,
     worker: { concurrency: readConcurrency(file, pools, broken('pools'), problems) },
   };
   if (problems.length > 0) throw new ConfigError(problems, config.policies);
   return deepFreeze(config);
 }
 
-/** What is allowed but probably not meant, for a person to read at the start. */
-export function configWarnings(config: Config): string[] {
-  const loopback = /^(?:localhost|127\.[\d.]+|::1)$/i.test(config.host);
-  if (loopback || config.apiKeys.length > 0) return [];
-  return [
-    `listening on ${config.host} without api_keys: everyone who reaches the port may send prompts ` +
-      'and change policies; set api_keys, or listen on 127.0.0.1',
-  ];
-}
+const grpcTlsFields = { certificate: 'grpc_tls_cert', key: 'grpc_tls_key' } as const;
 
 function nameOfFile(file: string | undefined, env: NodeJS.ProcessEnv) {
   if (file !== undefined) return { path: file, by: 'the config file' };
@@ -168,21 +153,6 @@ function readPolicies(
   return [...inline, ...readPolicyFiles(file.policy_files ?? [], configPath, problems)];
 }
 
-function readPools(file: ConfigFile): Record<string, PoolConfig> {
-  const entries = Object.entries(file.pools ?? { [firstRunName]: {} }).map(([name, pool]) => {
-    const replicas = (pool.replicas ?? []).map((replica, index) => ({
-      id: replica.id ?? defaultReplicaId(name, index),
-      url: replica.url,
-      protocol: replica.protocol ?? 'ollama',
-      ...(replica.model !== undefined && { model: replica.model }),
-      maxInflight: replica.max_inflight ?? 2,
-    }));
-    const { template } = pool;
-    return [name, { ...(template !== undefined && { template }), replicas }] as const;
-  });
-  return Object.fromEntries(entries);
-}
-
 function readModels(
   file: ConfigFile,
   pools: Record<string, PoolConfig>,
@@ -215,58 +185,6 @@ function readKeys(file: ConfigFile, limits: Limits, problems: Problem[]): ApiKey
     }
     return { key, labels, admin };
   });
-}
-
-function readLimits(file: ConfigFile): Limits {
-  const read = (key: keyof Limits) => {
-    const setting = limitSettings[key];
-    return file.limits?.[setting.name] ?? setting.default;
-  };
-  return {
-    bodyBytes: read('bodyBytes'),
-    queuedBytes: read('queuedBytes'),
-    waiting: read('waiting'),
-    held: read('held'),
-    labelBytes: read('labelBytes'),
-    labels: read('labels'),
-    labelsBytes: read('labelsBytes'),
-    answerBytes: read('answerBytes'),
-    cacheBytes: read('cacheBytes'),
-    tokens: read('tokens'),
-  };
-}
-
-function readTimeouts(file: ConfigFile, problems: Problem[]): Timeouts {
-  const given: Readonly<Record<string, unknown>> = file.timeouts ?? {};
-  const read = (key: keyof Timeouts) => {
-    const { name, default: fallback } = timeoutSettings[key];
-    const [written, ms] = [given[name], given[`${name}_ms`]];
-    if (typeof ms === 'number') return ms;
-    return typeof written === 'string' ? (parseDuration(written) ?? fallback) : fallback;
-  };
-  const timeouts: Timeouts = {
-    queueMs: read('queueMs'),
-    maxTimeoutMs: read('maxTimeoutMs'),
-    beginMs: read('beginMs'),
-    heartbeatMs: read('heartbeatMs'),
-    memberMs: read('memberMs'),
-    sweepMs: read('sweepMs'),
-    keepJobMs: read('keepJobMs'),
-    keepMs: read('keepMs'),
-    abortMarginMs: read('abortMarginMs'),
-    maxInflightMs: read('maxInflightMs'),
-    firstTokenMs: read('firstTokenMs'),
-    streamIdleMs: read('streamIdleMs'),
-    flushMs: read('flushMs'),
-    keepAliveMs: read('keepAliveMs'),
-    slowReaderMs: read('slowReaderMs'),
-    stopMs: read('stopMs'),
-  };
-  if (timeouts.abortMarginMs >= timeouts.maxInflightMs) {
-    const reason = 'must be shorter than max_inflight, or every prompt is aborted as it begins';
-    problems.push({ path: 'timeouts.abort_margin', reason });
-  }
-  return timeouts;
 }
 
 function readConcurrency(

@@ -5,7 +5,8 @@
  * The shape is a TypeBox schema. TypeBox judges each leaf; the walk is ours, because TypeBox's own
  * list of errors ends silently after eight (a process-wide setting) and does not know the field
  * that was meant. Keywords of our own are read: `expect`, what would be right in words; `secret`, a
- * value that no message may show; and `judge`, which adds what a schema cannot say.
+ * value that no message may show, nor a field of it that should not be there; and `judge`, which adds
+ * what a schema cannot say.
  */
 import Type, { type Static, type TSchema } from 'typebox';
 import { Check } from 'typebox/value';
@@ -187,7 +188,7 @@ function walkObject(
     if (property !== undefined) walk(property, inner, join(path, key), problems);
     else {
       const hint = didYouMean(key, known) || `; the fields here are ${known.join(', ')}`;
-      problems.push({ path: join(path, key), reason: `is not a field${hint}` });
+      problems.push(stranger(schema, path, key, `is not a field${hint}`));
     }
   }
   for (const key of schema.required ?? []) {
@@ -215,9 +216,15 @@ function walkRecord(
     if (found !== undefined) walk(found[1], inner, join(path, key), problems);
     else {
       const right = schema.expectKey ?? 'a name without control characters';
-      problems.push({ path: join(path, key), reason: `is not a name allowed here: use ${right}` });
+      problems.push(stranger(schema, path, key, `is not a name allowed here: use ${right}`));
     }
   }
+}
+
+/** A name that should not be there. Among secrets it may be one: `{ key:hush }` is a name in YAML. */
+function stranger(schema: SchemaNode, path: string, key: string, reason: string): Problem {
+  if (schema.secret !== true) return { path: join(path, key), reason };
+  return { path, reason: `holds a name that ${reason}` };
 }
 
 function walkList(

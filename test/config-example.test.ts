@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { devNull } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { probeFields } from '../src/config/probe.ts';
 import { environment, fileSchema } from '../src/config/schema.ts';
 import { loadConfig } from '../src/config.ts';
 
@@ -25,16 +26,20 @@ function fieldsOf(schema: unknown): string[] {
   });
 }
 
-/** Fields of the schema that the text neither sets nor shows in a comment. */
+/** The whole file; what may also be a text stands in it as a schema of its own. */
+const schemas = [fileSchema, probeFields];
+
+/** Fields of the schemas that the text neither sets nor shows in a comment. */
 function fieldsMissingIn(text: string): string[] {
-  const known = fieldsOf(fileSchema).filter((name) => !name.endsWith('_ms'));
+  const known = fieldsOf(schemas).filter((name) => !name.endsWith('_ms'));
   return known.filter((name) => !new RegExp(`^[\\s#-]*${name}:`, 'm').test(text));
 }
 
 test('the example file shows every field and names every variable', () => {
   const text = readFileSync(example, 'utf8');
-  expect(fieldsOf(fileSchema).length).toBeGreaterThan(30);
+  expect(fieldsOf(schemas).length).toBeGreaterThan(90);
   expect(fieldsMissingIn(text)).toEqual([]);
   expect(fieldsMissingIn(text.replaceAll('grpc_port:', ''))).toEqual(['grpc_port']);
+  expect(fieldsMissingIn(text.replaceAll('period:', ''))).toEqual(['period']);
   for (const name of Object.keys(environment)) expect(text).toContain(name);
 });

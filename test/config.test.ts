@@ -45,6 +45,7 @@ test('without a file and environment everything has its default, and the first r
     domain: 'main',
     policies: [],
     pools: { mistral: { replicas: [] } },
+    credentials: {},
     models: { mistral: { pool: 'mistral', controlPoint: 'mistral-prompt' } },
     defaultModel: 'mistral',
     apiKeys: [],
@@ -59,6 +60,8 @@ test('without a file and environment everything has its default, and the first r
       labelBytes: 1024,
       labels: 64,
       tokens: 10_000_000,
+      deadLetters: 1000,
+      deadLetterBytes: 67_108_864,
     },
     timeouts: {
       queueMs: 120_000,
@@ -77,8 +80,12 @@ test('without a file and environment everything has its default, and the first r
       keepAliveMs: 5_000,
       slowReaderMs: 30_000,
       stopMs: 10_000,
+      keepDeadMs: 604_800_000,
+      replicaDownMs: 5000,
+      drainMs: 30_000,
     },
     attempts: 3,
+    replayJobs: true,
     worker: { concurrency: { mistral: 16 } },
   });
 });

@@ -38,13 +38,3 @@ export function judgeKeys(keys: unknown, path: string, problems: Problem[]): voi
     else problems.push({ path: `${place}.key`, reason: `is the same as that of ${first}` });
   });
 }
-
-/** A duration is given as a text or in milliseconds, not both. */
-export function judgeTimeouts(timeouts: unknown, path: string, problems: Problem[]): void {
-  if (!isMapping(timeouts)) return;
-  for (const name of Object.keys(timeouts)) {
-    if (!Object.hasOwn(timeouts, `${name}_ms`)) continue;
-    const reason = `is given twice, as \`${name}\` and \`${name}_ms\`; keep one`;
-    problems.push({ path: join(path, `${name}_ms`), reason });
-  }
-}

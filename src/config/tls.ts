@@ -1,11 +1,11 @@
-/** Reads the certificate and key of gRPC; every failure becomes a problem, never a throw. */
+/** Reads certificates and keys; every failure becomes a problem, never a throw, and shows no secret. */
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import type { Problem } from '../document.ts';
 import type { Tls } from './types.ts';
 
-/** One of the two, as it was named: in the file, from whose folder its path goes, or a variable. */
+/** A file as it was named: in the config file, from whose folder its path goes, or by a variable. */
 export interface NamedFile {
   readonly field: string;
   readonly path: string;
@@ -29,15 +29,16 @@ export function namedFile(
   return path === undefined ? undefined : { field, path, folder: dirname(from.configPath) };
 }
 
-/** Both or none, and the key must be the certificate's. */
+/** Both or none, and the key must be the certificate's. `names` are those of the two fields. */
 export function readTls(
   certificate: NamedFile | undefined,
   key: NamedFile | undefined,
+  names: { readonly certificate: string; readonly key: string },
   problems: Problem[],
 ): Tls | undefined {
   if (!certificate || !key) {
     const given = certificate ?? key;
-    const lacks = certificate ? 'grpc_tls_key' : 'grpc_tls_cert';
+    const lacks = certificate ? names.key : names.certificate;
     if (given) problems.push({ path: given.field, reason: `needs ${lacks} beside it` });
     return undefined;
   }
@@ -52,6 +53,21 @@ export function readTls(
     problems.push({ path: key.field, reason: `is not the key of ${certificate.field}` });
   }
   return { certificate: publicPem, key: privatePem };
+}
+
+const pemCertificates = /-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----/gs;
+
+/** Certificates of authorities, one after the other; Node would pass over those it cannot read. */
+export function readAuthorities(file: NamedFile, problems: Problem[]): string | undefined {
+  const pem = readPem(file, problems);
+  if (pem === undefined) return undefined;
+  const found = pem.match(pemCertificates) ?? [];
+  if (found.length > 0 && found.every((one) => parsedBy(() => new X509Certificate(one)))) {
+    return pem;
+  }
+  const reason = 'is not a list of certificates in PEM, or not all of them can be read';
+  problems.push({ path: file.field, reason });
+  return undefined;
 }
 
 function readPem({ field, path, folder }: NamedFile, problems: Problem[]): string | undefined {

@@ -4,6 +4,10 @@
  * milliseconds (`queue_ms: 120000`); the environment variable that a field names wins over the file.
  */
 
+import type { Credentials, PoolConfig } from './pool-types.ts';
+
+export type * from './pool-types.ts';
+
 /** The whole configuration, frozen. */
 export interface Config {
   /** Address the gateway listens on. `HOST`. Default 127.0.0.1; 0.0.0.0 only when asked for. */
@@ -31,6 +35,11 @@ export interface Config {
   readonly policies: readonly PolicySource[];
   /** Replicas that serve the same model, by pool. Default `mistral` with none; they may register later. */
   readonly pools: Readonly<Record<string, PoolConfig>>;
+  /**
+   * What this process shows to replicas, by the name that a replica's `credentials` gives. Every worker
+   * needs them, and every gateway that asks replicas for their models. Default none.
+   */
+  readonly credentials: Readonly<Record<string, Credentials>>;
   /** Models that callers may name. Default one for each pool, of the same name. */
   readonly models: Readonly<Record<string, ModelConfig>>;
   /** The model of a request that names none. Default the first of `models`. */
@@ -43,6 +52,11 @@ export interface Config {
   readonly timeouts: Timeouts;
   /** Heartbeat lapses or replica failures before a prompt is failed: a count. Default 3. */
   readonly attempts: number;
+  /**
+   * A job whose replica fails in the middle of its answer begins anew; a job may say otherwise. Default
+   * true.
+   */
+  readonly replayJobs: boolean;
   /** The worker process. */
   readonly worker: {
     /** Prompts that one worker process carries at a time, by pool: a count. Default 16 for each pool. */
@@ -63,30 +77,6 @@ export interface PolicySource {
   readonly source: string;
   /** The parsed YAML or JSON. */
   readonly document: unknown;
-}
-
-/** One pool. */
-export interface PoolConfig {
-  /**
-   * How a conversation becomes one text for replicas that take only text (`ray`). Default none: then
-   * they take a single message as it is.
-   */
-  readonly template?: 'mistral-instruct';
-  readonly replicas: readonly ReplicaConfig[];
-}
-
-/** One inference server. */
-export interface ReplicaConfig {
-  /** Unique among all pools. Default `<pool>-<place in the list, from 1>`. */
-  readonly id: string;
-  /** Base URL, http or https. */
-  readonly url: string;
-  /** What it speaks. Default ollama. */
-  readonly protocol: 'ollama' | 'openai' | 'ray';
-  /** The model's name there; absent for the name that the caller used. */
-  readonly model?: string;
-  /** Prompts it takes at once: a count. Default 2. */
-  readonly maxInflight: number;
 }
 
 /** One model. */
@@ -129,6 +119,10 @@ export interface Limits {
   readonly cacheBytes: number;
   /** Cost of a request, in tokens. Default 10,000,000, the most that the order can carry. */
   readonly tokens: number;
+  /** Dead letters that the domain keeps: a count. With 0 none is kept. Default 1000. */
+  readonly deadLetters: number;
+  /** Dead letters of the domain together, in bytes. Default 64 MiB. */
+  readonly deadLetterBytes: number;
 }
 
 /** How long things may take, in milliseconds. */
@@ -149,6 +143,8 @@ export interface Timeouts {
   readonly keepJobMs: number;
   /** How long the record of any other request is kept after its end. Default 60 s. */
   readonly keepMs: number;
+  /** How long a dead letter is kept. Default 7 days, written `168h`. */
+  readonly keepDeadMs: number;
   /** How long before its lease ends a worker aborts a prompt. Default 1 s. */
   readonly abortMarginMs: number;
   /** Holding slots, where no policy says how long. Default 60 s. */
@@ -165,4 +161,11 @@ export interface Timeouts {
   readonly slowReaderMs: number;
   /** How long a gateway that is told to stop waits for clients that wait. Default 10 s. */
   readonly stopMs: number;
+  /**
+   * How long a replica that failed is left alone at first; twice as long each time it fails again, up to
+   * a minute. Default 5 s.
+   */
+  readonly replicaDownMs: number;
+  /** How long what runs at a replica has when a spot notice names no deadline. Default 30 s. */
+  readonly drainMs: number;
 }

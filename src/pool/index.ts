@@ -1,7 +1,11 @@
+export type { ReplicaCredentials } from './agents.ts';
 export {
-  ReplicaClient,
-  ReplicaFailure,
-  type ReplicaReply,
-  readText,
-  tooLarge,
-} from './replica.ts';
+  type DnsName,
+  type DnsResolver,
+  type FoundReplica,
+  resolveReplicas,
+  systemResolver,
+} from './dns.ts';
+export { ReplicaFailure } from './failure.ts';
+export { type Probe, type ProbeResult, probe } from './probe.ts';
+export { ReplicaClient, type ReplicaReply, readText, tooLarge } from './replica.ts';

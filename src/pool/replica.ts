@@ -1,4 +1,6 @@
-import { Agent, request as httpRequest } from 'undici';
+import { request as httpRequest } from 'undici';
+import { Agents, type ReplicaCredentials } from './agents.ts';
+import { codeOf, ReplicaFailure } from './failure.ts';
 
 export interface ReplicaCall {
   /** Base URL of the replica. */
@@ -11,6 +13,8 @@ export interface ReplicaCall {
   };
   /** Of a prompt; sent along, so that the replica's log can be read beside ours. */
   readonly prompt?: { readonly id: string; readonly attempt: number } | undefined;
+  /** The name of what the replica is shown. */
+  readonly credentials?: string | undefined;
   /** Ends the call and its reply. */
   readonly signal: AbortSignal;
 }
@@ -22,29 +26,28 @@ export interface ReplicaReply {
   readonly bytes: AsyncIterable<Uint8Array>;
 }
 
-/** A replica failed in a way that another one may not. */
-export class ReplicaFailure extends Error {
-  /** It is the replica's state and not this prompt's doing. */
-  readonly isDown: boolean;
-
-  constructor(message: string, isDown: boolean, cause?: unknown) {
-    super(message, { cause });
-    this.isDown = isDown;
-  }
-}
-
-/** Sends prompts to replicas. The lease bounds a call, so the agent's own timeouts are off. */
+/** Sends prompts to replicas, and shows them who asks. */
 export class ReplicaClient {
-  readonly #agent = new Agent({ headersTimeout: 0, bodyTimeout: 0, connect: { timeout: 2_000 } });
+  readonly #credentials: Readonly<Record<string, ReplicaCredentials>>;
+  readonly #agents = new Agents();
+
+  constructor(
+    options: { readonly credentials?: Readonly<Record<string, ReplicaCredentials>> } = {},
+  ) {
+    this.#credentials = options.credentials ?? {};
+  }
 
   /** One call. @throws ReplicaFailure, also for a 5xx, and the signal's reason when that ended it. */
   async call(call: ReplicaCall): Promise<ReplicaReply> {
-    const { request, prompt, signal } = call;
+    const { request, prompt, credentials: name, signal } = call;
+    const credentials = name === undefined ? undefined : this.#named(name);
     const response = await httpRequest(urlOf(call.url, request.path), {
       method: request.method,
-      dispatcher: this.#agent,
+      dispatcher: this.#agents.for(name, credentials),
       signal,
       headers: {
+        ...credentials?.headers,
+        ...(credentials?.bearer !== undefined && { authorization: `Bearer ${credentials.bearer}` }),
         ...(prompt && {
           'sluice-request-id': prompt.id,
           'sluice-attempt': String(prompt.attempt),
@@ -53,21 +56,29 @@ export class ReplicaClient {
       },
       ...(request.body === undefined ? {} : { body: request.body }),
     }).catch((error: unknown) => {
-      throw failureOf(error, signal);
+      throw failureOf(error, signal, this.#agents.wasSent(error));
     });
     const { statusCode: httpStatus, headers, body } = response;
     if (isFailure(httpStatus)) {
       // Read to its end, so that the connection can be used again; a long or slow one is not worth it.
       const bounds = { limit: 64 * 1024, signal: AbortSignal.timeout(dumpMs) };
       void body.dump(bounds).catch(() => {});
-      throw new ReplicaFailure(`the replica answered ${httpStatus}`, unavailable.has(httpStatus));
+      const message = `the replica answered ${httpStatus}`;
+      throw new ReplicaFailure(message, unavailable.has(httpStatus), undefined, { httpStatus });
     }
     const contentType = [headers['content-type'] ?? 'application/json'].flat()[0] ?? '';
     return { httpStatus, contentType, bytes: readable(body, signal) };
   }
 
   async stop(): Promise<void> {
-    await this.#agent.destroy();
+    await this.#agents.stop();
+  }
+
+  #named(name: string): ReplicaCredentials {
+    const credentials = Object.hasOwn(this.#credentials, name) && this.#credentials[name];
+    if (credentials) return credentials;
+    const message = `this process has no credentials named ${name}`;
+    throw new ReplicaFailure(message, true, undefined, { wasSent: false });
   }
 }
 
@@ -116,16 +127,17 @@ async function* readable(
   try {
     yield* body;
   } catch (error) {
-    throw failureOf(error, signal);
+    throw failureOf(error, signal, true);
   }
 }
 
-function failureOf(error: unknown, signal: AbortSignal): unknown {
+function failureOf(error: unknown, signal: AbortSignal, wasSent: boolean): unknown {
   if (signal.aborted) return signal.reason;
-  return new ReplicaFailure(`the replica failed: ${reasonOf(error)}`, true, error);
+  const message = `the replica failed: ${reasonOf(error)}`;
+  return new ReplicaFailure(message, true, error, { wasSent });
 }
 
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  return 'code' in error && error.code ? `${error.code}` : error.message || error.name;
+  return codeOf(error) ?? (error.message || error.name);
 }
