@@ -6,11 +6,12 @@ twice, late, or to two workers; exactly one of them gets the prompt.
 KEYS, ARGV: see lib/step.lua.
 args: items [{id, attempt, worker, token (unique to this delivery)}], heartbeat_ms.
 result: for each item {status: 'run', body, replica: {id, ...}, end_by, owner (the gateway that is
-  told; a job has none), keep_ms (how long its answer is kept), cancelled}, {status: 'stale', state} for whoever must drop it, or {status: 'put_back'} where no replica is usable: the prompt
-  waits again at its old place.
+  told; a job has none), keep_ms (how long its answer is kept), cancelled}, {status: 'stale', state} for
+  whoever must drop it, or {status: 'put_back'} where no replica is usable: the prompt waits again at its
+  old place.
 Safe to repeat: with the token that won, the answer is the same.
 ]]
--- use step limiters buckets tree shares standing ended records requests capacity admit close
+-- use step limiters buckets tree shares standing capacity ended records dead requests admit close
 
 local function begin(item)
   local request = requests.load(item.id)
@@ -23,8 +24,8 @@ local function begin(item)
     return { status = 'stale', state = request.state }
   end
   if request.state == 'admitted' then
-    local replica_id = capacity.choose(request.pool, request.failed_on)
-    if not replica_id then
+    local replica = capacity.choose(request)
+    if not replica then
       if is_frozen() then
         return { status = 'stale', state = request.state }
       end
@@ -32,8 +33,8 @@ local function begin(item)
       return { status = 'put_back' }
     end
     set_score(outbox, request.id .. ' ' .. request.attempt, false)
-    limiters.take(limiters.get('replica:' .. replica_id))
-    request.state, request.replica, request.began = 'running', replica_id, true
+    capacity.enter(replica, request)
+    request.state, request.replica, request.began = 'running', replica.id, true
     request.worker, request.token, request.started_at = item.worker, item.token, now_ms
     request.lease_until = now_ms + args.heartbeat_ms
     requests.save(request)

@@ -9,7 +9,7 @@ result: for each item {status: 'cancelled'} from the queue or before its start, 
   {status: 'already', state}, {status: 'unknown'}.
 Safe to repeat.
 ]]
--- use step limiters buckets tree shares standing ended records requests admit close
+-- use step limiters buckets tree shares standing capacity ended records dead requests admit close
 
 local results = {}
 for i, item in ipairs(args.items) do

@@ -1,22 +1,22 @@
 --[[
-configure: new policies or replicas, or a policy's end. Limits change in this step; leases stay. When
+configure: new policies or replicas, a policy's end, a pause. Limits change in this step; leases stay. When
 the policies put requests into other queues than before, nobody is admitted until all live requests
 are keyed anew, see rekey.lua.
 
 KEYS, ARGV: see lib/step.lua.
 args: schema; policies [text of {name, version, structure, source, document, limits {limit key: units
-  or {capacity, fill_amount, interval_ms, continuous, delay_initial_fill}}}] to add or replace, kept
+  or {auto [pools]} or {capacity, fill_amount, interval_ms, continuous, delay_initial_fill}}}] to add or replace, kept
   as they came (cjson would turn an empty list into an object); a policy with the content that it
   has already is left alone, and one of source 'api' is only replaced by another of that source;
   remove (name of a policy), node (its path in the tree), force (also while it is in use) and
-  at_version (it is refused when the version is another by now); replicas {pool: [{id, url, protocol,
-  model, max_inflight}]} to set for each pool named.
+  at_version (it is refused when the version is another by now); replicas {pool: [as of replicas.lua]},
+  all that gateways' files have for each pool named; pause {pool or control_point, paused (bool)}.
 result: {status: 'configured', version, applied [names], kept [names, of source 'api'], rekeying
   (bool)}, {status: 'unreadable', schema}, or for a policy that cannot be removed {status: 'unknown'},
   {status: 'stale_version'} or {status: 'in_use', waiting, in_flight}.
 Safe to repeat: the same input changes nothing.
 ]]
--- use step limiters buckets tree shares standing ended records requests capacity admit close
+-- use step limiters buckets tree shares standing capacity ended records dead requests roster admit close
 
 local schema = read(meta, 'schema')
 if schema and schema ~= args.schema then
@@ -27,6 +27,8 @@ write(meta, 'schema', args.schema)
 local function limit_text(limit)
   if type(limit) ~= 'table' then
     return limit
+  elseif limit.auto then
+    return limiters.following(0, table.concat(limit.auto, ','))
   end
   return string.format('bucket %.17g %.17g %.0f %d %d', limit.capacity, limit.fill_amount, limit.interval_ms,
     limit.continuous and 1 or 0, limit.delay_initial_fill and 1 or 0)
@@ -52,6 +54,17 @@ local function set_limits(before, after)
   end
 end
 
+-- The pools that a limit follows are what the gateway's models say, and not in the document.
+local function follow_the_same(before, after)
+  for limit_key, limit in pairs(after) do
+    local known = type(limit) == 'table' and limit.auto and before[limit_key]
+    if known and table.concat(known.auto or {}, ',') ~= table.concat(limit.auto, ',') then
+      return false
+    end
+  end
+  return true
+end
+
 local version = tonumber(read(meta, 'version') or 0)
 
 if args.remove then
@@ -75,7 +88,7 @@ end
 for _, text in ipairs(args.policies or {}) do
   local policy = cjson.decode(text)
   local before = policy_of(policy.name)
-  if before and before.version == policy.version then
+  if before and before.version == policy.version and follow_the_same(before.limits, policy.limits) then
     -- The same content changes nothing.
   elseif before and before.source == 'api' and policy.source ~= 'api' then
     kept[#kept + 1] = policy.name
@@ -86,7 +99,24 @@ for _, text in ipairs(args.policies or {}) do
     applied[#applied + 1] = policy.name
   end
 end
-if #applied > 0 then
+
+-- A control point that is paused is a limit of none on all its requests: they keep their places.
+local function pause(control_point, paused)
+  local limit_key = 'paused:' .. control_point
+  if (limiters.all()[limit_key] or false) == (paused and '0') then
+    return
+  end
+  limiters.set_limit(limit_key, paused and 0 or false)
+  changed[limit_key] = true
+  restructured = true
+end
+if args.pause and args.pause.pool then
+  write(meta, 'paused pool ' .. args.pause.pool, args.pause.paused and '1')
+elseif args.pause then
+  pause(args.pause.control_point, args.pause.paused)
+end
+
+if #applied > 0 or restructured then
   version = version + 1
   write(meta, 'version', version)
   if restructured and redis.call('HLEN', key.requests) + redis.call('HLEN', key.held) > 0 then
@@ -97,24 +127,10 @@ if #applied > 0 then
   end
 end
 
-local named = {}
-for pool, replicas_of_pool in pairs(args.replicas or {}) do
-  for _, replica in ipairs(replicas_of_pool) do
-    local before = capacity.replicas()[replica.id]
-    named[replica.id] = true
-    replica.pool = pool
-    replica.down_until = before and before.url == replica.url and before.down_until or nil
-    capacity.save_replica(replica.id, replica)
-  end
+for pool, list in pairs(args.replicas or {}) do
+  roster.set(pool, 'config', list)
 end
-for id, replica in pairs(capacity.replicas()) do
-  if args.replicas and args.replicas[replica.pool] and not named[id] then
-    capacity.drop_replica(id)
-  end
-end
-if args.replicas then
-  capacity.refresh()
-end
+capacity.refresh()
 
 -- A limit that rose or went lets somebody go: all its gates are due, in bounded steps.
 for limit_key in pairs(changed) do

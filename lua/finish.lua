@@ -2,10 +2,10 @@
 --[[
 finish: holders are done with requests. Frees their slots, settles their tokens, admits the next.
 
-KEYS, ARGV: see lib/step.lua; from KEYS[28] on: the streams of those that have an answer.
+KEYS, ARGV: see lib/step.lua; from KEYS[31] on: the streams of those that have an answer.
 args: items [{id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
   'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (its
-  replica is left alone that long), answer (which of the answers is its own, from 1), at
+  replica cannot serve: it is left alone that long, and longer when it fails again), answer (which of the answers is its own, from 1), at
   (the id of its entry in the stream, which follows those that the worker has appended)}].
 From ARGV[4] on: the answers, as they are kept in the streams. Followers are told short ones.
 result: for each item {status: 'ended', state}, {status: 'retried', state}, {status: 'already',
@@ -13,19 +13,18 @@ result: for each item {status: 'ended', state}, {status: 'retried', state}, {sta
   what is not known, or no flow.
 Safe to repeat: the first one ends the request; tokens settle once.
 ]]
--- use step limiters buckets tree shares standing ended records requests capacity admit estimate close
+-- use step limiters buckets tree shares standing capacity ended records dead requests admit estimate close
 
 -- A longer answer is read from its stream: what is published fills the buffer of a slow gateway.
 local TOLD_BYTES = 65536
 
-local function mark_down(replica, item)
-  if replica and item.replica_down_ms then
-    capacity.mark_down(replica, item.replica_down_ms)
-  end
+-- A prompt that failed elsewhere may be what takes its replicas down: what it says is no evidence, but
+-- where it did not even reach one.
+local function is_evidence(request, item)
+  return item.replica_down_ms and request.replica and ((request.failures or 0) == 0 or item.code == 'unavailable')
 end
 
 local function retry(request, item)
-  request.failed_on = request.replica
   requests.retry(request, item.code, item.message)
   local still = requests.load(item.id)
   return { status = still and 'retried' or 'ended', state = still and still.state or ended.get(item.id).state }
@@ -50,11 +49,17 @@ local function finish(item)
   if not holds or request.end_by <= now_ms or is_late then
     return { status = 'stale', state = request.state }
   end
-  local replica = request.replica
+  local replica, started_at = request.replica, request.started_at
+  local has_failed = is_evidence(request, item)
   if item.outcome == 'retry' then
     local result = retry(request, item)
-    mark_down(replica, item)
+    if has_failed then
+      capacity.failed(replica, started_at, item.replica_down_ms, item.message)
+    end
     return result
+  end
+  if item.outcome == 'done' and replica then
+    capacity.served(replica)
   end
   local answer
   if item.answer then
@@ -71,7 +76,9 @@ local function finish(item)
     state = item.outcome, code = item.code, message = item.message, tokens = item.tokens, at = item.at,
     answer = answer and #answer <= TOLD_BYTES and answer or nil,
   })
-  mark_down(replica, item)
+  if has_failed then
+    capacity.failed(replica, started_at, item.replica_down_ms, item.message)
+  end
   return { status = 'ended', state = item.outcome }
 end
 

@@ -3,19 +3,19 @@ inspect: read-only, for people and for gateways that read again what they may ha
 
 KEYS, ARGV: see lib/step.lua.
 args: what 'request' (id) | 'live' (ids, waiting (bool: only those that wait)) | 'places' (ids) |
-  'page' (hash 'held' or 'requests', cursor, count) | 'policies' |
+  'page' (hash 'held' or 'requests', cursor, count) | 'policies' | 'replicas' |
   'domain' (control_points, whose lengths are asked for).
 result: live {ids} those that have not ended; places {places: [{id, position, ahead,
   estimated_start_ms}]} of those that wait; request {request, ended, position, ahead,
   estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids]} or, for a quota, {limiter,
   limit, tokens, refill_ms, held_for (id)}]}; page {cursor, requests [{id, kind, control_point, labels,
   pool, cost, queue, state, created_at, and of those that hold slots admitted_at and end_by, when their
-  lease is over}]}; policies {version, schema, rekeying, policies: [JSON]}; domain {limits,
+  lease is over}]}; policies {version, schema, rekeying, paused [control points], policies: [JSON]}; replicas {replicas}; domain {limits,
   in_flight (of all that is shared, and of some 256 values of labels), nodes, lengths, waiting, live,
-  body_bytes, replicas, members}.
+  body_bytes, replicas, members, probes, paused_pools and probers (by pool)}.
 Changes nothing.
 ]]
--- use step limiters buckets tree shares standing ended records requests capacity admit estimate
+-- use step limiters buckets tree shares standing capacity ended records dead requests admit estimate
 
 -- Holders looked at, and named, for one limiter.
 local HOLDERS_SEEN = 512
@@ -31,6 +31,17 @@ local function pairs_of(hash)
   local flat, list = redis.call('HGETALL', hash), {}
   for i = 1, #flat, 2 do
     list[#list + 1] = { flat[i], flat[i + 1] }
+  end
+  return list
+end
+
+-- What meta says of pools, by what precedes their names there.
+local function of_pools(before)
+  local list = {}
+  for _, pair in ipairs(pairs_of(key.meta)) do
+    if pair[1]:sub(1, #before) == before then
+      list[#list + 1] = { pair[1]:sub(#before + 1), pair[2] }
+    end
   end
   return list
 end
@@ -150,7 +161,7 @@ if args.what == 'request' then
     result.waits_for = #list > 0 and list or nil
   end
   local told = plain(request)
-  for _, field in ipairs({ 'attempt', 'failures', 'end_by', 'started_at', 'worker', 'replica', 'owner', 'bytes' }) do
+  for _, field in ipairs({ 'attempt', 'failures', 'end_by', 'started_at', 'worker', 'replica', 'owner', 'bytes', 'story' }) do
     told[field] = request[field]
   end
   told.kind, told.job = request.pool and 'prompt' or 'flow', request.job or nil
@@ -186,8 +197,17 @@ if args.what == 'live' then
   return answer({ ids = live })
 end
 
+if args.what == 'replicas' then
+  return answer({ replicas = pairs_of(key.replicas) })
+end
+
 if args.what == 'policies' then
+  local paused = {}
+  for limit_key in pairs(limiters.all()) do
+    paused[#paused + 1] = limit_key:match('^paused:(.*)$')
+  end
   return answer({
+    paused = paused,
     version = tonumber(read(meta, 'version') or 0),
     schema = read(meta, 'schema') or nil,
     rekeying = tonumber(read(meta, 'rekeying') or nil),
@@ -212,4 +232,7 @@ return answer({
   body_bytes = tonumber(read(meta, 'body_bytes') or 0),
   replicas = pairs_of(key.replicas),
   members = pairs_of(key.members),
+  probes = pairs_of(key.probes),
+  paused_pools = of_pools('paused pool '),
+  probers = of_pools('prober '),
 })

@@ -9,7 +9,7 @@ args: version (of the policies that the queues were computed with), items [{id, 
 result: {status: 'rekeyed'} or {status: 'stale_version', version}: begin again with that one.
 Safe to repeat.
 ]]
--- use step limiters buckets tree shares standing ended records requests capacity admit close
+-- use step limiters buckets tree shares standing capacity ended records dead requests admit close
 
 local rekeying = tonumber(read(meta, 'rekeying') or 0)
 if rekeying ~= args.version then

@@ -11,7 +11,7 @@ result: for each item {id, status: 'kept' | 'abort' (kept, but its client wants 
   lease_ms (of a flow that is kept: for how long), slots (bool: whether it holds any)}.
 Safe to repeat: only moves lease_until, never past end_by.
 ]]
--- use step limiters buckets tree shares standing ended records requests admit close
+-- use step limiters buckets tree shares standing capacity ended records dead requests admit close
 
 local function keep_until(request)
   local kept_until = math.min(request.lease_until or request.end_by, request.end_by)

@@ -8,7 +8,7 @@ args: id_age_ms (an unknown id older than this is not new), body_limit (bytes of
   workload_length_limit (requests that may wait at its control point, in its workload; -1 for no
   limit), refusing (those of its limiters that refuse who finds them full, with commas between), text
   (the first line of its record, see lib/records.lua), and words of that line: queue_length
-  (characters of its queue), cost, timeout_ms, max_inflight_ms, job, pool, owner, rates.
+  (characters of its queue), cost, timeout_ms, max_inflight_ms, job, pool, owner, rates, affinity.
 From ARGV[4] on: for each item what the replica is sent, '' for nothing.
 result: for each item {status: 'accepted', state, position, ahead, estimated_start_ms}, {status:
   'known', state} for a repeat, {status: 'stale_version', version}, or {status: 'rejected', reason:
@@ -18,7 +18,7 @@ result: for each item {status: 'accepted', state, position, ahead, estimated_sta
 Safe to repeat: a live or remembered id is only reported; an id that is older than records are kept
 is refused, so a late repeat never runs twice.
 ]]
--- use step limiters buckets tree shares standing ended records requests capacity admit estimate close
+-- use step limiters buckets tree shares standing capacity ended records dead requests admit estimate close
 
 local version = tonumber(read(meta, 'version') or 0)
 

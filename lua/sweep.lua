@@ -5,10 +5,11 @@ by every process, which covers for one that died. Carries the caller's sign of l
 
 KEYS, ARGV: see lib/step.lua.
 args: member {id, kind 'gateway' | 'worker', pools {pool: slots}} or absent, alive_ms, leave (bool).
-result: {swept, joined (bool: the member was not known, so what it owned may be gone)}.
+result: {swept, joined (bool: the member was not known, so what it owned may be gone), probes (of a
+  worker: the pools whose replicas it probes)}.
 Safe to repeat: everything it does depends on the clock alone. Bounded; the rest is due at once.
 ]]
--- use step limiters buckets tree shares standing ended records requests capacity admit close
+-- use step limiters buckets tree shares standing capacity ended records dead requests roster admit close
 
 local SWEPT_A_STEP = 32
 -- Requests looked at in one step for those of a member that is gone.
@@ -53,25 +54,32 @@ local function on_time(request)
   end
 end
 
--- Looks through some of the live requests for those that end with a member, waiting ones first. The
--- cursor is kept from step to step; a round that found some is followed by another, since requests
--- change places meanwhile. Says whether all is done.
-local function end_owned(id)
-  local field = 'leaving ' .. id
+local function older(a, b)
+  return a.sequence < b.sequence
+end
+
+-- Looks through some of the live requests, waiting ones first, and does something with those that match.
+-- The cursor is kept in `field` from step to step; a round that found some is followed by another, since
+-- requests change places meanwhile. Says whether all is done.
+local function look_through(field, matches, act)
   local hash, cursor, found = (read(meta, field) or 'requests 0 0'):match('^(%S+) (%S+) (%S+)$')
   found = tonumber(found)
   local seen = 0
   while seen < SCANNED_A_STEP do
     local page = redis.call('HSCAN', key[hash], cursor, 'COUNT', SCANNED_A_STEP)
     cursor, seen = page[1], seen + math.max(1, #page[2] / 2)
+    local matching = {}
     for i = 1, #page[2], 2 do
       local request = requests.load(page[2][i])
-      if request and request.owner == id then
-        found = found + 1
-        requests.disown(request)
-        requests.cancel(request, 'its gateway is gone', 'unavailable')
+      if request and matches(request) then
+        matching[#matching + 1] = request
       end
     end
+    table.sort(matching, older)
+    for _, request in ipairs(matching) do
+      act(request)
+    end
+    found = found + #matching
     if cursor == '0' and hash == 'requests' then
       hash = 'held'
     elseif cursor == '0' and found > 0 then
@@ -83,6 +91,32 @@ local function end_owned(id)
   end
   write(meta, field, hash .. ' ' .. cursor .. ' ' .. found)
   return false
+end
+
+local function end_owned(id)
+  return look_through('leaving ' .. id, function(request)
+    return request.owner == id
+  end, function(request)
+    requests.disown(request)
+    requests.cancel(request, 'its gateway is gone', 'unavailable')
+  end)
+end
+
+-- What still runs at a replica when its time is over goes to others.
+local function move_from(id)
+  local entry = 'move ' .. id
+  local replica = capacity.replica(id)
+  local is_ready = replica and replica.state == 'ready'
+  if is_ready or look_through('moving ' .. id, function(request)
+    return request.replica == id
+  end, function(request)
+    requests.retry(request, 'unavailable', 'its replica goes away')
+  end) then
+    write(meta, 'moving ' .. id, false)
+    set_score(timers, entry, false)
+  else
+    set_score(timers, entry, now_ms)
+  end
 end
 
 -- A member that gave no sign of life for alive_ms. What a gateway owned has no client any more.
@@ -112,7 +146,15 @@ local function time_out(entry)
   end
   set_score(timers, entry, false)
   if kind == 'replica' then
-    capacity.refresh()
+    if roster.on_time(id) then
+      move_from(id)
+    end
+  elseif kind == 'move' then
+    move_from(id)
+  elseif kind == 'probe' then
+    roster.probe(id)
+  elseif kind == 'dead' then
+    dead.trim()
   elseif kind == 'bucket' then
     local limiter = limiters.get(id)
     if limiter.bucket then
@@ -142,11 +184,12 @@ local function insert_in_order(entries, times, from, request)
   table.insert(entries, place, id)
 end
 
-local joined = false
+local joined, probes = false, nil
 if args.member then
   local id = args.member.id
   if args.leave then
     set_score(timers, 'member ' .. id, now_ms)
+    roster.resign(id, args.member.pools)
   else
     local before = redis.call('HGET', key.members, id)
     local now_known = cjson.encode({ kind = args.member.kind, pools = args.member.pools })
@@ -157,8 +200,11 @@ if args.member then
     end
     if before ~= now_known then
       redis.call('HSET', key.members, id, now_known)
+      roster.resign(id, before and cjson.decode(before).pools)
       capacity.refresh()
     end
+    flush_scores(timers)
+    probes = roster.elect(args.member, args.alive_ms)
   end
 end
 
@@ -191,4 +237,4 @@ for _, entry in ipairs(unsent) do
     set_score(outbox, entry, false)
   end
 end
-return close({ swept = swept, joined = joined })
+return close({ swept = swept, joined = joined, probes = probes })

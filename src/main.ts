@@ -76,7 +76,7 @@ function readConfig(options: StartOptions, firstRun: boolean): Config {
     if (!(error instanceof ConfigError)) throw error;
     ({ problems, policies } = error);
   }
-  const all = [...problems, ...readPolicies(policies).problems];
+  const all = [...problems, ...readPolicies(policies, config?.models).problems];
   if (config === undefined || all.length > 0) throw new ConfigError(all);
   return config;
 }

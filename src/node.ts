@@ -1,7 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
-import { Admission, type Dispatch, type Member, nodeChannel, Sweeper } from './admission/index.ts';
+import {
+  Admission,
+  type Dispatch,
+  type Member,
+  nodeChannel,
+  Sweeper,
+  type SweepResult,
+} from './admission/index.ts';
 import type { Config } from './config.ts';
 import { Dispatcher } from './dispatch/index.ts';
 import { checkServer, connectRedis } from './redis.ts';
@@ -29,6 +36,8 @@ export interface ClusterNodeOptions {
   readonly onEvent: (event: NodeEvent) => void;
   /** Events may have been missed, or the cluster took this process for dead. */
   readonly onGap: () => void;
+  /** After each sweep of its own. */
+  readonly onSwept?: (result: SweepResult) => void;
 }
 
 /** An offer to BullMQ that nobody confirmed is made again after this, ms. */
@@ -73,6 +82,9 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
         maxAttempts: config.attempts,
         keepMs: Math.max(timeouts.keepMs, idAgeMs),
         keepJobMs: Math.max(timeouts.keepJobMs, idAgeMs),
+        keepDeadMs: timeouts.keepDeadMs,
+        deadLetters: limits.deadLetters,
+        deadLetterBytes: limits.deadLetterBytes,
       },
     });
     await admission.checkSchema();
@@ -91,6 +103,7 @@ export async function startNode(options: ClusterNodeOptions): Promise<ClusterNod
       everyMs: timeouts.sweepMs,
       onError,
       onJoined: options.onGap,
+      onSwept: options.onSwept,
     });
     const stop = async () => {
       await within(stopMs, sweeper.stop());

@@ -6,7 +6,7 @@ import { type AttemptEnded, attemptEnded } from '../src/diagnostics.ts';
 import type { PromptJob } from '../src/dispatch/index.ts';
 import type { ReplicaClient } from '../src/pool/index.ts';
 import { decodePrompt, type Protocol } from '../src/protocols/index.ts';
-import type { AnswerWriter, Appender, NodeEvent } from '../src/stream/index.ts';
+import type { Appender, NodeEvent } from '../src/stream/index.ts';
 import { type Exchanged, type ExchangeLimits, exchange } from './exchange.ts';
 
 /**
@@ -136,12 +136,19 @@ export class Attempts {
       ttlMs: Math.max(0, begun.end_by - admission.now()) + begun.keep_ms,
       signal: controller.signal,
     });
-    const { url, protocol, model, template } = begun.replica;
+    const { url, protocol, model, template, credentials } = begun.replica;
+    const prompt = decodePrompt(begun.body);
+    // A client that has seen the beginning of an answer cannot be given another one; a job can.
+    const replays = begun.owner === undefined && prompt.replay !== false;
     try {
+      if (!replays && (await this.#isSeen(holder, stream))) {
+        const message = 'its replica or its worker was gone in the middle of its answer';
+        return { outcome: 'failed', code: 'upstream_failed', message };
+      }
       const asked = {
-        prompt: decodePrompt(begun.body),
+        prompt,
         // From a config that was checked.
-        target: { url, protocol: protocol as Protocol, model, template },
+        target: { url, protocol: protocol as Protocol, model, template, credentials },
         requestId: holder.id,
         attempt: holder.attempt,
         writer,
@@ -151,13 +158,13 @@ export class Attempts {
       // Whatever the replica has said is heard before its failure is.
       if (result.status !== 'answered') await writer.flush();
       if (result.status === 'failed') attempt.reason = result.reason;
-      return this.#outcomeOf(result, writer, begun);
+      return this.#outcomeOf(result, !replays && writer.count > 0);
     } catch (error) {
       if (controller.signal.aborted) {
         const reason = controller.signal.reason as AbortReason;
         if (reason === 'expired') await writer.flush();
         const outcome = outcomeOfAbort(reason);
-        return outcome && withoutRetry(outcome, writer, begun);
+        return outcome && withoutRetry(outcome, !replays && writer.count > 0);
       }
       const { log } = this.#options;
       log.error({ id: holder.id, err: error }, 'an answer could not be kept');
@@ -166,7 +173,12 @@ export class Attempts {
     }
   }
 
-  #outcomeOf(result: Exchanged, writer: AnswerWriter, begun: Running): Outcome {
+  /** Whether an attempt before this one has left the beginning of an answer. */
+  async #isSeen({ attempt }: Holder, stream: string): Promise<boolean> {
+    return attempt > 1 && (await this.#options.appender.has(stream));
+  }
+
+  #outcomeOf(result: Exchanged, isSeen: boolean): Outcome {
     switch (result.status) {
       case 'answered':
         return { outcome: 'done', tokens: result.tokens, answer: result.answer };
@@ -175,10 +187,10 @@ export class Attempts {
         return { outcome: 'failed', code: 'invalid_request', message, tokens: 1 };
       }
       case 'failed': {
-        const { message, isDown } = result;
+        const { message, isDown, isUnsent } = result;
         const replicaDownMs = isDown ? this.#options.replicaDownMs : undefined;
-        const outcome = { outcome: 'retry', code: 'upstream_failed', message, replicaDownMs };
-        return withoutRetry({ ...outcome, outcome: 'retry' }, writer, begun);
+        const code = isUnsent ? 'unavailable' : 'upstream_failed';
+        return withoutRetry({ outcome: 'retry', code, message, replicaDownMs }, isSeen);
       }
     }
   }
@@ -257,8 +269,6 @@ function outcomeOfAbort(reason: AbortReason): Outcome | undefined {
   }
 }
 
-/** A client that has seen the beginning of an answer cannot be given another one; a job can. */
-function withoutRetry(outcome: Outcome, writer: AnswerWriter, begun: Running): Outcome {
-  const isSeen = writer.count > 0 && begun.owner !== undefined;
+function withoutRetry(outcome: Outcome, isSeen: boolean): Outcome {
   return outcome.outcome === 'retry' && isSeen ? { ...outcome, outcome: 'failed' } : outcome;
 }

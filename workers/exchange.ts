@@ -28,7 +28,7 @@ import {
 /** What is asked of one replica, and where its answer goes. */
 export interface Asked {
   readonly prompt: ClientPrompt;
-  readonly target: Target & { readonly url: string };
+  readonly target: Target & { readonly url: string; readonly credentials?: string | undefined };
   readonly requestId: string;
   readonly attempt: number;
   readonly writer: AnswerWriter;
@@ -59,6 +59,8 @@ export type Exchanged =
       readonly reason: string;
       /** It is the replica's state and not this prompt's doing. */
       readonly isDown: boolean;
+      /** It has surely never reached the replica: it cannot be this prompt's doing. */
+      readonly isUnsent: boolean;
     };
 
 /** How long a replica has to close its answer once that is complete, ms. */
@@ -84,6 +86,7 @@ export async function exchange(
     const { signal } = deadline ?? asked;
     const reply = await replicas.call({
       url: target.url,
+      credentials: target.credentials,
       request: plan.request,
       prompt: { id: requestId, attempt },
       signal,
@@ -105,16 +108,17 @@ export async function exchange(
 
 function failureOf(error: unknown): Exchanged | undefined {
   if (error instanceof ReplicaFailure) {
-    const { message, isDown } = error;
-    return { status: 'failed', message, reason: message, isDown };
+    const { message, isDown, wasSent } = error;
+    return { status: 'failed', message, reason: message, isDown, isUnsent: !wasSent };
   }
   if (error instanceof MalformedReply) {
     const message = `the replica failed: its answer makes no sense: ${error.message}`;
-    return { status: 'failed', message, reason: message, isDown: false };
+    return { status: 'failed', message, reason: message, isDown: false, isUnsent: false };
   }
   if (error instanceof ReplicaError) {
     const message = `the replica failed: ${error.message}`;
-    return { status: 'failed', message, reason: 'it reported an error', isDown: false };
+    const reason = 'it reported an error';
+    return { status: 'failed', message, reason, isDown: false, isUnsent: false };
   }
   if (error instanceof SluiceError) return { status: 'refused', message: error.message };
   return undefined;

@@ -6,6 +6,8 @@ import { ReplicaClient } from '../src/pool/index.ts';
 import { connectRedis } from '../src/redis.ts';
 import { Appender } from '../src/stream/index.ts';
 import { Attempts } from './attempts.ts';
+import { Discovery } from './discovery.ts';
+import { Prober } from './prober.ts';
 
 /**
  * The BullMQ worker process: pulls admitted prompts, sends each to the replica that `begin` names,
@@ -19,8 +21,6 @@ export interface RunningWorker {
 
 /** Default grace of a stop, ms. */
 const stopGraceMs = 10_000;
-/** A replica that failed is left alone for so long, ms. */
-const replicaDownMs = 5_000;
 
 export async function startWorker(
   config: Config,
@@ -29,18 +29,27 @@ export async function startWorker(
 ): Promise<RunningWorker> {
   const pools = config.worker.concurrency;
   let attempts: Attempts | undefined;
+  let prober: Prober | undefined;
+  let discovery: Discovery | undefined;
   const node = await startNode({
     config,
     redisUrl,
     kind: 'worker',
     pools,
     log,
-    onEvent: (event) => attempts?.onEvent(event),
+    onEvent: (event) => {
+      if (event.probe) void prober?.run(event.id, event.probe);
+      else attempts?.onEvent(event);
+    },
+    onSwept: ({ probes }) => discovery?.setPools(probes),
     // An order that was missed comes again with the next heartbeat.
     onGap: () => undefined,
   });
-  const replicas = new ReplicaClient();
-  const { limits, timeouts } = config;
+  const { credentials, limits, timeouts } = config;
+  const replicas = new ReplicaClient({ credentials });
+  prober = new Prober(node.admission, replicas, log);
+  const discovering = new Discovery({ admission: node.admission, pools: config.pools, log });
+  discovery = discovering;
   const appender = new Appender({ redis: node.redis, flushMs: timeouts.flushMs });
   const running = new Attempts({
     admission: node.admission,
@@ -49,7 +58,7 @@ export async function startWorker(
     workerId: node.id,
     heartbeatMs: timeouts.heartbeatMs,
     abortMarginMs: timeouts.abortMarginMs,
-    replicaDownMs,
+    replicaDownMs: timeouts.replicaDownMs,
     limits: {
       answerBytes: limits.answerBytes,
       firstTokenMs: timeouts.firstTokenMs,
@@ -85,6 +94,8 @@ export async function startWorker(
     await within(graceMs + stopMs, consumed);
     clearTimeout(grace);
     running.close();
+    discovering.stop();
+    prober?.stop();
     appender.stop();
     await node.stop();
     await replicas.stop();

@@ -59,6 +59,9 @@ function settings(recordsMs: number): AdmissionSettings {
     maxAttempts: 3,
     keepMs: recordsMs,
     keepJobMs: recordsMs,
+    keepDeadMs: 86_400_000,
+    deadLetters: 100,
+    deadLetterBytes: 100_000,
   };
 }
 

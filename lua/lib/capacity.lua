@@ -1,5 +1,15 @@
--- What can be sent now. A pool takes the smaller of what its live workers and its usable replicas
--- take; the limiter `pool:<name>` follows, in the step that learns of a change.
+-- What can be sent now. A pool takes the smaller of what its live workers and its replicas take; the
+-- limiter `pool:<name>` follows in the step that learns of a change, and so do limits that are `auto`.
+--
+-- A replica is ready, draining (no new prompts), or leaving (the same, and gone with its last one). Its
+-- health is a circuit breaker:
+--   starting  its readiness probe has not succeeded yet
+--   up        takes prompts up to max_inflight
+--   down      takes none until its probe succeeds, or, where a prompt found it so, until down_until
+--   trial     after down_until: takes one, whose end says whether it is up, or down for twice as long
+-- Invariant: a pool's limit is what runs at its replicas, whatever their state, plus what `choose` would
+-- still place. So an admitted prompt finds a replica, and one that runs on at a replica that is leaving
+-- takes nothing from the others.
 
 local capacity = {}
 -- private
@@ -22,92 +32,253 @@ at_start(function()
   replicas = nil
 end)
 
-function capacity.replicas()
-  replicas = replicas or all_of(key.replicas)
-  return replicas
-end
-
-function capacity.save_replica(id, replica)
-  redis.call('HSET', key.replicas, id, cjson.encode(replica))
-  replicas = nil
-end
-
-function capacity.drop_replica(id)
-  redis.call('HDEL', key.replicas, id)
-  replicas = nil
-end
-
--- A replica with its id, or nil.
-function capacity.replica(id)
-  local replica = capacity.replicas()[id]
-  if replica then
-    replica.id = id
-  end
+local function with_state(id, replica)
+  replica.id = id
+  replica.state, replica.health = replica.state or 'ready', replica.health or 'up'
   return replica
 end
 
-local function usable(replica)
-  return not replica.down_until or replica.down_until <= now_ms
+-- All replicas by their ids.
+function capacity.replicas()
+  if not replicas then
+    replicas = all_of(key.replicas)
+    for id, replica in pairs(replicas) do
+      with_state(id, replica)
+    end
+  end
+  return replicas
 end
 
--- Sets the limit of every pool that a member or a replica names, or named before.
+-- A replica, or nil.
+function capacity.replica(id)
+  if replicas then
+    return replicas[id]
+  end
+  local stored = redis.call('HGET', key.replicas, id)
+  return stored and with_state(id, cjson.decode(stored)) or nil
+end
+
+function capacity.taken(id)
+  return limiters.get('replica:' .. id).taken
+end
+
+-- Its timer is for whatever comes first: the end of its rest, of its registration, or of its drain.
+local function set_timer(replica)
+  local at = math.min(replica.health == 'down' and replica.down_until or math.huge,
+    replica.expires_at or math.huge, replica.drain_until or math.huge)
+  set_score(timers, 'replica ' .. replica.id, at < math.huge and at)
+end
+
+function capacity.save(replica)
+  set_timer(replica)
+  redis.call('HSET', key.replicas, replica.id, cjson.encode(replica))
+  if replicas then
+    replicas[replica.id] = replica
+  end
+end
+
+-- Nothing runs there any more.
+function capacity.forget(id)
+  redis.call('HDEL', key.replicas, id)
+  set_score(timers, 'replica ' .. id, false)
+  set_score(timers, 'probe ' .. id, false)
+  if replicas then
+    replicas[id] = nil
+  end
+end
+
+-- Whether what it takes has nothing to do with what runs there.
+local function is_plain(replica, taken)
+  return replica.state == 'ready' and replica.health == 'up' and not replica.probing_until
+    and taken <= replica.max_inflight
+end
+
+local function is_serving(replica)
+  return replica.state == 'ready' and (replica.health == 'up' or replica.health == 'trial')
+end
+
+-- Prompts that it could take beside those that run there. A probe that runs the model is one of them.
+local function room(replica, taken)
+  local most = replica.max_inflight - (replica.probing_until and 1 or 0)
+  if not is_serving(replica) then
+    return 0
+  elseif replica.health == 'trial' then
+    most = replica.trial and 0 or math.min(most, taken + 1)
+  end
+  return math.max(0, most - taken)
+end
+
+local function set_units(limit_key, limit, units)
+  if limiters.get(limit_key).limit ~= units then
+    limiters.set_limit(limit_key, limit)
+    open[limit_key] = true
+  end
+end
+
+-- Sets the limit of every pool that a member or a replica names, or named before, and of what follows
+-- pools.
 function capacity.refresh()
-  local workers, machines = {}, {}
+  local workers, machines, impaired = {}, {}, false
   for _, member in pairs(all_of(key.members)) do
     for pool, slots in pairs(member.pools or {}) do
       workers[pool] = (workers[pool] or 0) + slots
     end
   end
-  for _, replica in pairs(capacity.replicas()) do
-    machines[replica.pool] = (machines[replica.pool] or 0) + (usable(replica) and replica.max_inflight or 0)
+  for id, replica in pairs(capacity.replicas()) do
+    local taken = capacity.taken(id)
+    machines[replica.pool] = (machines[replica.pool] or 0) + taken + room(replica, taken)
+    impaired = impaired or not is_plain(replica, taken)
   end
-  for _, limit_key in ipairs(redis.call('HKEYS', key.limits)) do
+  if impaired ~= (read(meta, 'impaired') ~= false) then
+    write(meta, 'impaired', impaired and '1')
+  end
+  local followers = {}
+  for limit_key, stored in pairs(limiters.all()) do
     local pool = limit_key:match('^pool:(.*)$')
     if pool then
       pool = pool:gsub('%%2E', '.')
       workers[pool] = workers[pool] or 0
     end
+    followers[limit_key] = limiters.followed(stored)
   end
   for pool, slots in pairs(workers) do
-    local name, units = limiter_of(pool), math.min(slots, machines[pool] or 0)
-    if units ~= limiters.get(name).limit then
-      limiters.set_limit(name, units)
-      open[name] = true
+    local units = math.min(slots, machines[pool] or 0)
+    if read(meta, 'paused pool ' .. pool) then
+      units = 0
     end
+    set_units(limiter_of(pool), units, units)
+  end
+  for limit_key, pools in pairs(followers) do
+    local units = 0
+    for pool in pools:gmatch('[^,]+') do
+      units = units + limiters.get(limiter_of(pool)).limit
+    end
+    set_units(limit_key, limiters.following(units, pools), units)
   end
 end
 
--- The usable replica of a pool with the largest free share, or nil. `not_this` is only taken when
--- it is the last one left.
-function capacity.choose(pool, not_this)
-  local best_id, best, best_load
-  local ids = {}
-  local list = capacity.replicas()
-  for id in pairs(list) do
-    ids[#ids + 1] = id
+-- A prompt's key for affinity and the share of the load that a replica may have more than others,
+-- 'key:factor'. Rendezvous hashing (Thaler and Ravishankar, 1998) says in which order replicas are asked,
+-- and a bound on each one's load (Mirrokni, Thorup and Zadimoghaddam, SODA 2018) who has room for it.
+local function nearest(candidates, affinity)
+  local affinity_key, factor = affinity:match('^([^:]+):([%d.]+)$')
+  local running, takes = 1, 0
+  for _, candidate in ipairs(candidates) do
+    running, takes = running + candidate.taken, takes + candidate.most
   end
-  table.sort(ids)
-  for _, id in ipairs(ids) do
-    local replica = list[id]
-    local taken = limiters.get('replica:' .. id).taken
-    if replica.pool == pool and usable(replica) and taken < replica.max_inflight then
-      local load = taken / replica.max_inflight + (id == not_this and 1 or 0)
-      if not best or load < best_load then
-        best_id, best, best_load = id, replica, load
+  local best, best_hash
+  for _, candidate in ipairs(candidates) do
+    local bound = math.ceil(tonumber(factor) * running * candidate.most / takes)
+    local hash = redis.sha1hex(affinity_key .. ' ' .. candidate.id)
+    if candidate.room > 0 and not candidate.failed and candidate.taken < bound
+      and (not best or hash > best_hash) then
+      best, best_hash = candidate, hash
+    end
+  end
+  return best
+end
+
+local function better(a, b)
+  if a.failed ~= b.failed then
+    return b.failed
+  elseif a.load ~= b.load then
+    return a.load < b.load
+  elseif a.price ~= b.price then
+    return a.price < b.price
+  end
+  return a.id < b.id
+end
+
+-- The replica that a prompt goes to, or nil: those that failed it last of all, then the largest free
+-- share, then the cheapest. With affinity the nearest that has not more than its share.
+function capacity.choose(request)
+  local failed, candidates = {}, {}
+  for _, told in ipairs(request.story or {}) do
+    failed[told.replica or ''] = true
+  end
+  for id, replica in pairs(capacity.replicas()) do
+    local taken = replica.pool == request.pool and capacity.taken(id) or 0
+    if replica.pool == request.pool and is_serving(replica) then
+      candidates[#candidates + 1] = {
+        id = id, replica = replica, failed = failed[id] or false, taken = taken, most = replica.max_inflight,
+        room = room(replica, taken), load = taken / replica.max_inflight, price = replica.price or 0,
+      }
+    end
+  end
+  local best = request.affinity and nearest(candidates, request.affinity)
+  if not best then
+    for _, candidate in ipairs(candidates) do
+      if candidate.room > 0 and (not best or better(candidate, best)) then
+        best = candidate
       end
     end
   end
-  return best_id, best
+  return best and best.replica
 end
 
--- A replica that cannot serve anybody now (no answer, or 502, 503, 504) is left alone for a while.
-function capacity.mark_down(id, for_ms)
-  local replica = capacity.replicas()[id]
-  if replica then
-    replica.id = nil
-    replica.down_until = now_ms + for_ms
-    capacity.save_replica(id, replica)
-    set_score(timers, 'replica ' .. id, replica.down_until)
+-- A prompt begins at a replica.
+function capacity.enter(replica, request)
+  limiters.take(limiters.get('replica:' .. replica.id))
+  if replica.health == 'trial' then
+    replica.trial = request.id
+    capacity.save(replica)
+  end
+end
+
+-- It runs there no more.
+function capacity.leave(request)
+  local id = request.replica
+  limiters.give_back(limiters.get('replica:' .. id))
+  request.replica = nil
+  local replica = read(meta, 'impaired') and capacity.replica(id)
+  if not replica then
+    return
+  end
+  if replica.trial == request.id then
+    replica.trial = nil
+    capacity.save(replica)
+  end
+  if replica.state == 'leaving' and capacity.taken(id) == 0 then
+    capacity.forget(id)
+    capacity.refresh()
+  elseif not is_plain(replica, capacity.taken(id) + 1) then
     capacity.refresh()
   end
+end
+
+-- A prompt was answered there.
+function capacity.served(id)
+  local replica = read(meta, 'impaired') and capacity.replica(id)
+  if replica and replica.health == 'trial' then
+    replica.health, replica.openings, replica.opened_at, replica.trial, replica.reason = 'up', nil, nil, nil, nil
+    capacity.save(replica)
+    capacity.refresh()
+  end
+end
+
+-- The longest rest of a replica that fails again and again, ms.
+local LONGEST_REST_MS = 60000
+
+-- A prompt that began at `began_at` found that it cannot serve: it is left alone for a while, for twice
+-- as long each time that its trial fails.
+function capacity.failed(id, began_at, rest_ms, reason)
+  local replica = capacity.replica(id)
+  local is_closed = replica and (replica.health == 'up' or replica.health == 'trial')
+  -- One that began before it was found out the last time says nothing new.
+  if not is_closed or began_at < (replica.opened_at or 0) then
+    return
+  end
+  replica.openings = (replica.openings or 0) + 1
+  local longest = math.max(rest_ms, LONGEST_REST_MS)
+  replica.health, replica.opened_at, replica.trial = 'down', now_ms, nil
+  replica.down_until = now_ms + math.min(longest, rest_ms * 2 ^ (replica.openings - 1))
+  replica.reason = reason
+  capacity.save(replica)
+  capacity.refresh()
+end
+
+-- The end of its rest.
+function capacity.try_again(replica)
+  replica.health, replica.down_until = 'trial', nil
+  capacity.save(replica)
 end

@@ -2,6 +2,7 @@
 -- value of a label has units of its own; `pool:` and `replica:` limiters are capacity that can be
 -- missing. What its limit key says makes it one or the other:
 --   '<units>'                                            slots: so many requests at a time
+--   'auto <units> <pool>,<pool>'                         slots: as many as these pools take now
 --   'bucket <capacity> <fill> <interval> <even> <delay> <since>' tokens: see lib/buckets.lua; `since` is
 --                                                        another number whenever the limit is set anew
 -- Invariant: in_flight[limiter] is the number of requests that hold it, and is never raised at or
@@ -37,7 +38,7 @@ local function read_limit(limit_key)
   local found = limit_of[limit_key]
   if not found then
     local stored = read(limits, limit_key)
-    local units = tonumber(stored or nil)
+    local units = tonumber(stored and (stored:match('^auto (%d+) ') or stored) or nil)
     local bucket = stored and not units and parse_bucket(stored) or nil
     limiters.some_buckets = limiters.some_buckets or bucket ~= nil
     if not stored then
@@ -126,9 +127,26 @@ function limiters.only_of(path, other)
   return list
 end
 
--- `limit`: units, the text of a bucket without `since`, or false for none.
+-- What every limit key says: false where it was taken away in this step.
+function limiters.all()
+  fetch(limits, redis.call('HKEYS', key.limits))
+  return limits.values
+end
+
+-- The pools that a limit follows, with commas between, or nil; and such a limit.
+function limiters.followed(stored)
+  return stored and stored:match('^auto %d+ (%S+)$') or nil
+end
+function limiters.following(units, pools)
+  return 'auto ' .. whole(units) .. ' ' .. pools
+end
+
+-- `limit`: units, the text of one that follows pools, or of a bucket without `since`, or false for none.
 function limiters.set_limit(limit_key, limit)
-  if type(limit) == 'string' then
+  if type(limit) == 'number' then
+    limit = whole(limit)
+  end
+  if type(limit) == 'string' and limit:find('^bucket ') then
     local before = read(limits, limit_key)
     if before and before:match('^(bucket .*) %d+$') == limit then
       return

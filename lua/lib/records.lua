@@ -1,6 +1,6 @@
 -- What is kept of a request. A record is lines of text:
 --   queue cost timeout_ms max_inflight_ms owner control_point labels   as submitted; of a prompt, a job
---     or one with rate limits followed by job pool rates
+--     or one with rate limits followed by job pool rates affinity
 --   sequence created_at, and once it is admitted admitted_at
 --   {JSON}: what prompts, requests with a body and flows with heartbeats have besides, as far as it is set
 -- '.' stands for none. Which hash it is in and whether it has a token tell its state.
@@ -11,7 +11,7 @@ local mark_changed, save, encode, count_waiting, set_timer
 local submitting
 -- private
 local MORE_FIELDS = {
-  'bytes', 'attempt', 'failures', 'failed_on', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
+  'bytes', 'attempt', 'failures', 'story', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
   'cancelled', 'cancel_code',
 }
 local lengths, changed_requests
@@ -26,19 +26,19 @@ local function some(word)
 end
 
 -- All fields from the start: a table that grows is made anew.
-local function new_request(id, queue, cost, timeout_ms, max_inflight_ms, is_job, pool, owner, rates)
+local function new_request(id, queue, cost, timeout_ms, max_inflight_ms, is_job, pool, owner, rates, affinity)
   return {
     id = id, queue = queue, cost = cost, timeout_ms = timeout_ms, max_inflight_ms = max_inflight_ms, job = is_job,
-    pool = pool, owner = owner, rates = rates, text = false, sequence = false, created_at = false, deadline = false,
+    pool = pool, owner = owner, rates = rates, affinity = affinity, text = false, sequence = false, created_at = false, deadline = false,
     admitted_at = nil, end_by = nil, state = 'waiting', stored = false, stored_in = false, changed = false,
     is_over = false, token = nil,
   }
 end
 
 -- A request as it arrives: `text` is the first line of its record.
-function requests.new(id, text, queue_length, cost, timeout_ms, max_inflight_ms, is_job, pool, owner, rates)
+function requests.new(id, text, queue_length, cost, timeout_ms, max_inflight_ms, is_job, pool, owner, rates, affinity)
   local request = new_request(id, text:sub(1, queue_length), cost, timeout_ms, max_inflight_ms, is_job == 1,
-    some(pool), some(owner), some(rates))
+    some(pool), some(owner), some(rates), some(affinity))
   request.text = text
   return request
 end
@@ -46,12 +46,12 @@ end
 local function decode(id, stored, is_held)
   local queue, cost, timeout_ms, max_inflight_ms, owner, more, sequence, created_at, admitted_at, rest =
     stored:match('^(%S+) (%S+) (%S+) (%S+) (%S+) %S+ %S+ ?([^\n]*)\n(%S+) (%d+) ?(%d*)\n?(.*)$')
-  local job, pool, rates = '0', '.', '.'
+  local job, pool, rates, affinity = '0', '.', '.', ''
   if more ~= '' then
-    job, pool, rates = more:match('^(%S+) (%S+) (%S+)$')
+    job, pool, rates, affinity = more:match('^(%S+) (%S+) (%S+) ?(%S*)$')
   end
   local request = new_request(id, queue, tonumber(cost), tonumber(timeout_ms), tonumber(max_inflight_ms), job == '1',
-    some(pool), some(owner), some(rates))
+    some(pool), some(owner), some(rates), affinity ~= '' and some(affinity) or nil)
   request.stored, request.stored_in = stored, is_held and 'held' or 'requests'
   request.sequence, request.created_at = tonumber(sequence), created_at
   if rest ~= '' then
@@ -222,6 +222,20 @@ local function nothing()
 end
 function requests.rates(request)
   return request.rates and request.rates:gmatch('([^;,]+);([^;,]+)') or nothing
+end
+
+-- What became of its attempts: of those that came to nothing the last few.
+local STORY_LENGTH = 16
+function requests.tell(request, code, message)
+  local story = request.story or {}
+  story[#story + 1] = {
+    attempt = request.attempt, replica = request.replica, worker = request.worker, at = now_ms, code = code,
+    message = message,
+  }
+  if #story > STORY_LENGTH then
+    table.remove(story, 1)
+  end
+  request.story = story
 end
 
 -- How a request ended, for people.

@@ -155,8 +155,7 @@ end
 
 local function drop_replica(request)
   if request.replica then
-    limiters.give_back(limiters.get('replica:' .. request.replica))
-    request.replica = nil
+    capacity.leave(request)
   end
 end
 
@@ -230,12 +229,15 @@ function requests.finish(request, outcome)
 end
 
 -- running -> admitted: the attempt came to nothing. Same slots, same lease, a new attempt; after
--- too many the request has failed. A worker that was stopped in order is no failure of the prompt.
+-- too many the request has failed and is a dead letter. What cannot be the prompt's doing, as a replica
+-- that it never reached, is no failure of the prompt: its code is 'unavailable'.
 function requests.retry(request, code, message)
+  requests.tell(request, code, message)
   request.failures = (request.failures or 0) + (code == 'unavailable' and 0 or 1)
   if request.cancelled then
     requests.finish(request, { state = 'cancelled', code = 'cancelled', message = request.cancelled })
   elseif request.failures >= settings.max_attempts then
+    dead.put(request, code, message)
     requests.finish(request, { state = 'failed', code = code, message = message })
   else
     drop_replica(request)

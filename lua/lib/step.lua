@@ -3,12 +3,13 @@
 --
 -- KEYS: the domain's keys in the order of src/admission/keys.ts, one hash tag.
 -- ARGV[1]: the clock in ms, '' for the server's own (only tests pass one).
--- ARGV[2]: settings, a JSON object: begin_ms, offer_again_ms, keep_ms, keep_job_ms, max_attempts. Read
--- anew only when they are others than those of the last call.
+-- ARGV[2]: settings, a JSON object: begin_ms, offer_again_ms, keep_ms, keep_job_ms, max_attempts,
+-- keep_dead_ms, dead_letters, dead_letter_bytes. Read anew only when they are others than those of the
+-- last call.
 -- ARGV[3]: the arguments of the step, a JSON object. ARGV[4..]: bytes that need no parsing.
 
 local KEY_NAMES = {
-  'meta', -- hash: schema, version (of the policies), sequence, body_bytes, service_ms ...
+  'meta', -- hash: schema, version (of the policies), sequence, body_bytes, service_ms, impaired ...
   'requests', -- hash: id -> record of every request that waits, see lib/requests.lua
   'held', -- hash: id -> record of every request that holds slots
   'bodies', -- hash: id -> what the replica is sent
@@ -24,10 +25,13 @@ local KEY_NAMES = {
   'buckets', -- hash: limiter -> level of a bucket that is not full, see lib/buckets.lua
   'full_at', -- zset: limiter -> when its bucket is full, and forgotten
   'lengths', -- hash: control point -> requests that wait
-  'timers', -- zset: what is due when; at most one entry for each request, member, replica, held bucket
+  'timers', -- zset: what is due when; at most one entry for each request, member, replica, probe, held bucket
   'outbox', -- zset: 'id attempt' admitted but not yet known to be in BullMQ
   'members', -- hash: id -> gateway or worker (JSON) that is alive
-  'replicas', -- hash: id -> replica (JSON)
+  'replicas', -- hash: id -> replica (JSON), see lib/capacity.lua
+  'probes', -- hash: id -> readiness probe of a replica (JSON)
+  'dead', -- hash: id -> dead letter, see lib/dead.lua
+  'dead_at', -- zset: id -> when it died
   'policies', -- hash: name -> policy (JSON)
   'ended', -- hash: id -> how a request ended, and its record; two generations, see lib/ended.lua
   'ended_before',
@@ -38,7 +42,7 @@ local KEY_NAMES = {
 }
 local FIRST_OWN_KEY = #KEY_NAMES + 1
 -- Of meta, what most steps need.
-local META_FIELDS = { 'sequence', 'version', 'rekeying', 'service_ms', 'body_bytes' }
+local META_FIELDS = { 'sequence', 'version', 'rekeying', 'service_ms', 'body_bytes', 'impaired' }
 
 -- A library is loaded once and called often. What it knows of one call is set up at the beginning of
 -- each, by what it gives to at_start. From call to call it keeps only what the same words always mean:

@@ -1,13 +1,15 @@
 import type { Redis } from 'ioredis';
 import { SluiceError } from '../errors.ts';
 import { Batch } from './batch.ts';
-import { cacheKeys, domainKey, idempotencyKey, keySchema, keysOfStep, streamKey } from './keys.ts';
+import { Cache } from './cache.ts';
+import { DeadLetters } from './dead-letters.ts';
+import { domainKey, idempotencyKey, keySchema, keysOfStep, streamKey } from './keys.ts';
+import { Replicas, type RunStep } from './replicas.ts';
 import { loadScript, type Patch, runScript, type Script, type Step, steps } from './scripts.ts';
 import { plain, word } from './text.ts';
 import type {
   AdmissionSettings,
   BeginResult,
-  CacheChange,
   CancelResult,
   Claim,
   ConfigureResult,
@@ -22,7 +24,7 @@ import type {
   RemoveResult,
   Renewed,
   RenewResult,
-  ReplicaRecord,
+  ReplicaGiven,
   StepReply,
   Submission,
   SubmitResult,
@@ -78,6 +80,9 @@ const bystanders: ReadonlySet<Step> = new Set(['inspect', 'claim', 'cache']);
  */
 export class Admission {
   readonly domain: string;
+  readonly replicas: Replicas;
+  readonly deadLetters: DeadLetters;
+  readonly cache: Cache;
   readonly #redis: Redis;
   readonly #settings: AdmissionSettings;
   readonly #clock: (() => number) | undefined;
@@ -101,6 +106,10 @@ export class Admission {
     this.#clock = options.clock;
     this.#keys = keysOfStep(options.domain);
     this.#scripts = new Map(steps.map((step) => [step, loadScript(step, options.patch)]));
+    const run: RunStep = (step, args, bytes, keys) => this.#step(step, args, bytes, keys);
+    this.cache = new Cache(run, options.redis, options.domain, () => this.now());
+    this.replicas = new Replicas(run);
+    this.deadLetters = new DeadLetters(run);
     const bytesOf = ({ body }: Submitting) => body.length;
     const arrivals = () => (this.#someWait ? batchWhileWaiting.arrivals : batchItems);
     const ends = () => (this.#someWait ? batchWhileWaiting.ends : batchItems);
@@ -155,21 +164,27 @@ export class Admission {
   }
 
   /** Whatever is due, and the caller's sign of life. `leave`: the member is going away. */
-  sweep(member?: Member, leave = false): Promise<SweepResult> {
-    return this.#step('sweep', { member, leave, alive_ms: this.#settings.memberMs });
+  async sweep(member?: Member, leave = false): Promise<SweepResult> {
+    const args = { member, leave, alive_ms: this.#settings.memberMs };
+    const result = await this.#step<SweepResult>('sweep', args);
+    return { ...result, probes: Array.isArray(result.probes) ? result.probes : [] };
   }
 
   /** New policies, or the replicas of pools. Leases stay. @throws as {@link checkSchema} */
   async configure(change: {
     readonly policies?: readonly PolicyRecord[];
-    readonly replicas?: Readonly<Record<string, readonly Omit<ReplicaRecord, 'pool'>[]>>;
+    readonly replicas?: Readonly<Record<string, readonly ReplicaGiven[]>>;
   }): Promise<ConfigureResult> {
-    const policies = change.policies?.map(policyText);
-    const args = { ...change, policies, schema: keySchema };
-    const result = await this.#step<ConfigureResult | Unreadable>('configure', args);
-    if (result.status === 'unreadable') throw unreadable(result.schema);
-    // cjson writes an empty list as {}.
-    return { ...result, applied: Array.isArray(result.applied) ? result.applied : [] };
+    return this.#configure({ ...change, policies: change.policies?.map(policyText) });
+  }
+
+  /** Nobody is admitted there any more, or again; who runs goes on. @throws as {@link checkSchema} */
+  pause(
+    where: { readonly pool: string } | { readonly controlPoint: string },
+    paused: boolean,
+  ): Promise<ConfigureResult> {
+    const place = 'pool' in where ? where : { control_point: word(where.controlPoint) };
+    return this.#configure({ pause: { ...place, paused } });
   }
 
   /**
@@ -246,30 +261,6 @@ export class Admission {
     );
   }
 
-  /** Keeps values, or forgets some; what is soonest to expire makes room. Says which are kept. */
-  async changeCache({ puts, drops, limitBytes }: CacheChange): Promise<readonly boolean[]> {
-    const args = {
-      puts: puts.map(({ name, ttlMs }) => [name, ttlMs]),
-      drops,
-      limit_bytes: limitBytes,
-    };
-    const values = puts.map(({ value }) => value);
-    type Kept = { readonly kept: readonly boolean[] | Record<string, never> };
-    const { kept } = await this.#step<Kept>('cache', args, values, [...cacheKeys(this.domain)]);
-    return Array.isArray(kept) ? kept : [];
-  }
-
-  /** Values that are kept, in the order of their names. */
-  async readCache(names: readonly string[]): Promise<(string | undefined)[]> {
-    const [values] = cacheKeys(this.domain);
-    const stored = await this.#redis.hmget(values, ...names);
-    const now = this.now();
-    return stored.map((text) => {
-      const [keptUntil, value] = text?.split(' ') ?? [];
-      return Number(keptUntil) > now ? value : undefined;
-    });
-  }
-
   /** Where these wait; who does not wait is left out. */
   async inspectPlaces(ids: readonly string[]): Promise<Place[]> {
     const places: Place[] = [];
@@ -297,6 +288,14 @@ export class Admission {
     if (items.length === 0) return;
     const members = items.map((item) => `${item.id} ${item.attempt}`);
     await this.#redis.zrem(domainKey(this.domain, 'outbox'), ...members);
+  }
+
+  async #configure(change: object): Promise<ConfigureResult> {
+    const args = { ...change, schema: keySchema };
+    const result = await this.#step<ConfigureResult | Unreadable>('configure', args);
+    if (result.status === 'unreadable') throw unreadable(result.schema);
+    // cjson writes an empty list as {}.
+    return { ...result, applied: Array.isArray(result.applied) ? result.applied : [] };
   }
 
   #submit(list: readonly Submitting[]): Promise<SubmitResult[]> {

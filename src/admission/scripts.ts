@@ -21,6 +21,8 @@ export const steps = [
   'cancel',
   'sweep',
   'configure',
+  'replicas',
+  'dead_letters',
   'rekey',
   'inspect',
   'claim',

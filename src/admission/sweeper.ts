@@ -1,5 +1,5 @@
 import type { Admission } from './admission.ts';
-import type { Member, StepReply } from './types.ts';
+import type { Member, StepReply, SweepResult } from './types.ts';
 
 export interface SweeperOptions {
   readonly admission: Admission;
@@ -11,6 +11,8 @@ export interface SweeperOptions {
   readonly onError: (error: unknown) => void;
   /** The cluster did not know this member: its requests may have been ended as orphans. */
   readonly onJoined?: (() => void) | undefined;
+  /** After each sweep that came through. */
+  readonly onSwept?: ((result: SweepResult) => void) | undefined;
 }
 
 /**
@@ -35,14 +37,17 @@ export class Sweeper {
   async start(): Promise<void> {
     if (this.#running) return;
     this.#running = true;
-    await this.#options.admission.sweep(this.#member);
+    const result = await this.#options.admission.sweep(this.#member);
+    this.#options.onSwept?.(result);
     this.#slow = setInterval(() => this.#sweep(), this.#options.everyMs);
   }
 
   /** From now on the member says this of itself, at once. */
   async announce(member: Member): Promise<void> {
     this.#member = member;
-    if (this.#running) await this.#options.admission.sweep(member);
+    if (!this.#running) return;
+    const result = await this.#options.admission.sweep(member);
+    this.#options.onSwept?.(result);
   }
 
   /** Leaves the cluster: what it owned is ended, its capacity is gone. */
@@ -71,6 +76,7 @@ export class Sweeper {
     this.#options.admission.sweep(this.#member).then(
       (result) => {
         if (result.joined) this.#options.onJoined?.();
+        if (this.#running) this.#options.onSwept?.(result);
       },
       (error: unknown) => this.#options.onError(error),
     );

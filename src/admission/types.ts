@@ -24,6 +24,11 @@ export interface AdmissionSettings {
   readonly keepMs: number;
   /** The same for jobs. */
   readonly keepJobMs: number;
+  /** How long a dead letter is kept. */
+  readonly keepDeadMs: number;
+  /** Dead letters that are kept, and their bytes. */
+  readonly deadLetters: number;
+  readonly deadLetterBytes: number;
 }
 
 /** States of a request, see docs/design.md. */
@@ -74,6 +79,8 @@ export interface Submission {
     | undefined;
   /** What the replica is sent. */
   readonly body?: string | undefined;
+  /** Prompts that should meet at one replica: `key:load factor`, see lua/lib/capacity.lua. */
+  readonly affinity?: string | undefined;
 }
 
 export type SubmitResult =
@@ -104,18 +111,71 @@ export type SubmitResult =
       readonly limiter?: string;
     };
 
-/** A replica as it is kept in Redis. */
-export interface ReplicaRecord {
+/** What somebody says of a replica. Absent fields are `undefined` or not there. */
+export interface ReplicaFields {
   readonly id: string;
-  readonly pool: string;
   readonly url: string;
   readonly protocol: string;
-  readonly model?: string;
+  readonly model?: string | undefined;
   /** How a conversation becomes one text, for a replica that takes only text. */
-  readonly template?: 'mistral-instruct';
+  readonly template?: 'mistral-instruct' | undefined;
   readonly max_inflight: number;
-  /** Left alone until then, after a failure. */
+  /** Of an hour, in any unit; none costs nothing. */
+  readonly price?: number | undefined;
+  readonly zone?: string | undefined;
+  readonly spot?: boolean | undefined;
+  /** The name of its credentials in the configs of workers. */
+  readonly credentials?: string | undefined;
+}
+
+/** A replica as it is put into a pool. */
+export interface ReplicaGiven extends ReplicaFields {
+  /** Its readiness probe, JSON of a {@link ProbeFields}. */
+  readonly probe?: string | undefined;
+  /** What it is to be; as it was when absent. */
+  readonly state?: 'ready' | 'draining' | undefined;
+  /** It is removed unless it is put again within so long. */
+  readonly ttl_ms?: number | undefined;
+}
+
+/** When a replica is ready: a GET of `path`, or a POST of `post_data`, answers in time. */
+export interface ProbeFields {
+  readonly path: string;
+  /** JSON text. */
+  readonly post_data?: string | undefined;
+  /** Failures before that only say that it still starts. */
+  readonly initial_delay_ms: number;
+  readonly timeout_ms: number;
+  readonly period_ms: number;
+  /** In a row, until it is up, and until it is down. */
+  readonly success_threshold: number;
+  readonly failure_threshold: number;
+}
+
+/** A replica as it is kept in Redis, see lua/lib/capacity.lua. Times in ms of Redis' clock. */
+export interface ReplicaRecord extends ReplicaFields {
+  readonly pool: string;
+  /** Who named it. */
+  readonly source?: 'config' | 'api' | 'dns';
+  readonly state: 'ready' | 'draining' | 'leaving';
+  readonly health: 'starting' | 'up' | 'down' | 'trial';
+  /** Why it is not up; in words of ours, never the replica's. */
+  readonly reason?: string;
+  /** Of one that is down because prompts failed there: when it gets a trial. */
   readonly down_until?: number;
+  /** Of one that has to renew itself. */
+  readonly expires_at?: number;
+  /** Of one that drains: when what still runs there is moved. */
+  readonly drain_until?: number;
+}
+
+/** The answer to a probe. */
+export interface Probed {
+  /** The replica. */
+  readonly id: string;
+  /** The number of the probe, as the order to make it had it. */
+  readonly probe: number;
+  readonly result: { readonly ok: true } | { readonly ok: false; readonly reason: string };
 }
 
 /** Who holds an attempt: `token` is unique to one delivery. */
@@ -166,7 +226,7 @@ export interface Outcome {
   readonly message?: string | undefined;
   /** Actual tokens, for settlement. */
   readonly tokens?: number | undefined;
-  /** Leave the replica alone for so long. */
+  /** The replica cannot serve: leave it alone for so long. */
   readonly replicaDownMs?: number | undefined;
   /** What the client gets, and the id of its entry in the request's stream, see src/stream. */
   readonly answer?: { readonly text: string; readonly at: string } | undefined;
@@ -193,6 +253,8 @@ export interface SweepResult {
   readonly swept: number;
   /** The member was unknown until now: what it owned before may be gone. */
   readonly joined: boolean;
+  /** Of a worker: the pools whose replicas it probes. */
+  readonly probes: readonly string[];
 }
 
 /** A token bucket, as a policy states it. */
@@ -216,8 +278,8 @@ export interface PolicyRecord {
   /** Where it was read, a file's path or 'api'. */
   readonly source: string;
   readonly document: unknown;
-  /** Slots or a bucket, by limit key. */
-  readonly limits: Readonly<Record<string, number | Bucket>>;
+  /** Slots, the pools that say how many, or a bucket, by limit key. */
+  readonly limits: Readonly<Record<string, number | Bucket | { readonly auto: readonly string[] }>>;
 }
 
 export interface ConfigureResult {

@@ -1,5 +1,5 @@
 /** What `inspect` tells. Times in ms of Redis' clock. */
-import type { Member, PolicyRecord, ReplicaRecord, RequestState } from './types.ts';
+import type { Member, PolicyRecord, ProbeFields, ReplicaRecord, RequestState } from './types.ts';
 
 /** The policies of a domain. */
 export interface PoliciesView {
@@ -9,6 +9,8 @@ export interface PoliciesView {
   /** Of the keys in Redis; undefined where there are none yet. */
   readonly schema: string | undefined;
   readonly policies: readonly PolicyRecord[];
+  /** Control points where nobody is admitted. */
+  readonly paused: readonly string[];
 }
 
 /** A request on a page of many. Times in ms of Redis' clock. */
@@ -47,8 +49,39 @@ export interface RequestRecord {
   readonly replica?: string;
   readonly owner?: string;
   readonly pool?: string;
+  /** The attempts that came to nothing, the last few. */
+  readonly story?: readonly FailedAttempt[];
   /** To be fetched later: whoever follows it listens to its own stream. */
   readonly job?: true;
+}
+
+/** An attempt that came to nothing. Times in ms of Redis' clock. */
+export interface FailedAttempt {
+  readonly attempt: number;
+  /** Absent where its worker was gone before it chose one. */
+  readonly replica?: string;
+  readonly worker?: string;
+  readonly at: number;
+  readonly code?: string;
+  readonly message?: string;
+}
+
+/** A prompt that failed on too many replicas. Times in ms of Redis' clock. */
+export interface DeadLetter {
+  readonly id: string;
+  readonly control_point: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly pool: string;
+  /** Tokens that it was charged. */
+  readonly cost: number;
+  readonly attempt: number;
+  readonly created_at: number;
+  readonly died_at: number;
+  readonly code?: string;
+  readonly message?: string;
+  readonly story: readonly FailedAttempt[];
+  /** Of what its replicas were sent. */
+  readonly bytes: number;
 }
 
 /** Where a request waits. */
@@ -123,4 +156,10 @@ export interface DomainView {
   readonly bodyBytes: number;
   readonly replicas: readonly ReplicaRecord[];
   readonly members: readonly Member[];
+  /** Readiness probes by replica. */
+  readonly probes: ReadonlyMap<string, ProbeFields>;
+  /** Pools to which nobody is admitted. */
+  readonly pausedPools: readonly string[];
+  /** The worker that probes a pool's replicas, by pool. */
+  readonly probers: Readonly<Record<string, string>>;
 }

@@ -10,16 +10,21 @@ import { asSluiceError, errorBody, sendError } from './answers.ts';
 import { parseBody } from './bodies.ts';
 import { keyReader } from './caller.ts';
 import { catalogRoutes } from './catalog-routes.ts';
+import { deadLetterRoutes } from './dead-letter-routes.ts';
 import { flowRoutes } from './flow-routes.ts';
 import type { Flows } from './flows.ts';
 import { jobRoutes } from './job-routes.ts';
 import { operateRoutes } from './operate-routes.ts';
+import { pauseRoutes } from './pause-routes.ts';
 import { Places } from './places.ts';
 import type { PolicyBook } from './policy-book.ts';
 import type { PolicyChanges } from './policy-changes.ts';
 import { policyRoutes } from './policy-routes.ts';
 import { promptRoutes } from './prompt-routes.ts';
 import type { Prompts } from './prompts.ts';
+import type { Rekeyer } from './rekeyer.ts';
+import type { ReplicaBook } from './replica-book.ts';
+import { replicaRoutes } from './replica-routes.ts';
 import { requestIdOf } from './request-ids.ts';
 import type { Waiters } from './waiters.ts';
 
@@ -42,6 +47,8 @@ export function buildApp(parts: {
   readonly redis: Redis;
   readonly admission: Admission;
   readonly book: PolicyBook;
+  readonly replicaBook: ReplicaBook;
+  readonly rekeyer: Rekeyer;
   readonly changes: PolicyChanges;
   readonly prompts: Prompts;
   readonly flows: Flows;
@@ -157,6 +164,9 @@ export function buildApp(parts: {
   flowRoutes(app, parts);
   jobRoutes(app, { ...parts, places });
   operateRoutes(app, parts);
+  replicaRoutes(app, parts);
+  deadLetterRoutes(app, parts);
+  pauseRoutes(app, parts);
   policyRoutes(app, parts);
   return app;
 }

@@ -15,7 +15,7 @@ export interface Key {
   keyLabels: Readonly<Record<string, string>>;
   /** Tells the key from others without giving it away; '' where there are none. */
   keyId: string;
-  /** Whether it may change policies; everybody may where there are no keys. */
+  /** Whether it may change what is shared; everybody may where there are no keys. */
   isAdmin: boolean;
 }
 
@@ -114,12 +114,9 @@ export function keyReader(config: Config): (request: FastifyRequest) => Key {
 }
 
 /** @throws SluiceError forbidden */
-export function checkAdmin(request: FastifyRequest): void {
+export function checkAdmin(request: FastifyRequest, what: string): void {
   if (request.isAdmin) return;
-  throw new SluiceError(
-    'forbidden',
-    'this key may not change policies; one with `admin: true` may',
-  );
+  throw new SluiceError('forbidden', `this key may not ${what}; one with \`admin: true\` may`);
 }
 
 function one(request: FastifyRequest, name: string): string | undefined {

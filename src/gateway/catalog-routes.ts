@@ -68,9 +68,8 @@ export function catalogRoutes(
   }
 
   async function usableReplicas(): Promise<ReplicaRecord[]> {
-    const now = admission.now();
-    const view = await admission.inspectDomain();
-    return view.replicas.filter(({ down_until = 0 }) => down_until <= now);
+    const replicas = await admission.replicas.list();
+    return replicas.filter(({ state, health }) => state === 'ready' && health === 'up');
   }
 
   /** What an Ollama replica says of a model; undefined when it says nothing of use. */
@@ -79,6 +78,7 @@ export function catalogRoutes(
     try {
       const said = await replicas.call({
         url: replica.url,
+        credentials: replica.credentials,
         request: { method: 'POST', path: '/api/show', body },
         signal: AbortSignal.timeout(showMs),
       });

@@ -46,7 +46,7 @@ function hasRefused({ policy, letsWait }: Alerting, rejected: Rejected | undefin
       return letsWait;
     case 'rate_limited': {
       const name = parseLimiter(rejected.limiter ?? '');
-      return name.kind !== 'pool' && name.policy === policy;
+      return 'policy' in name && name.policy === policy;
     }
     default:
       return false;

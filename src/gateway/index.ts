@@ -13,6 +13,7 @@ import { applyConfig, PolicyBook } from './policy-book.ts';
 import { PolicyChanges } from './policy-changes.ts';
 import { Prompts } from './prompts.ts';
 import { Rekeyer } from './rekeyer.ts';
+import { ReplicaBook } from './replica-book.ts';
 import { Sampler } from './sampler.ts';
 import { Waiters } from './waiters.ts';
 
@@ -57,7 +58,7 @@ export async function startGateway(
       if (schema === undefined) {
         log.warn('Redis has come back empty: the configuration is applied again');
         await apply();
-        await book.refresh();
+        await Promise.all([book.refresh(), replicaBook.refresh()]);
       }
     } catch (error) {
       log.warn({ err: error }, 'could not look after a gap');
@@ -85,7 +86,10 @@ export async function startGateway(
   waiters = waiting;
   const flowWaits = new FlowWaits(admission, (error) => log.warn({ err: error }, 'reading again'));
   waits = flowWaits;
-  const replicas = new ReplicaClient();
+  const replicas = new ReplicaClient({ credentials: config.credentials });
+  const replicaBook = new ReplicaBook(admission, (error) =>
+    log.warn({ err: error }, 'reading the replicas'),
+  );
   const policies = new PolicyBook(admission);
   const rekeyer = new Rekeyer(admission, policies, (error) =>
     log.warn({ err: error }, 'keying requests anew'),
@@ -104,12 +108,14 @@ export async function startGateway(
     waiting.stop();
     flowWaits.stop();
     rekeyer.stop();
+    replicaBook.stop();
     await replicas.stop();
     await node.stop();
   };
   try {
     await apply();
     await policies.refresh();
+    await replicaBook.refresh();
     await rekeyer.run();
     book = policies;
     const intake = new Intake({ config, admission, book: policies, costs });
@@ -130,7 +136,7 @@ export async function startGateway(
       waits: flowWaits,
       gatewayId: node.id,
     });
-    const changes = new PolicyChanges(admission, rekeyer);
+    const changes = new PolicyChanges(admission, rekeyer, config.models);
     const closing = new AbortController();
     const app = buildApp({
       config,
@@ -138,6 +144,8 @@ export async function startGateway(
       redis,
       admission,
       book: policies,
+      replicaBook,
+      rekeyer,
       changes,
       prompts,
       flows,
@@ -148,6 +156,7 @@ export async function startGateway(
     await node.sweeper.start();
     waiting.start(recheckMs);
     flowWaits.start(recheckMs);
+    replicaBook.start(recheckMs);
     sampler.start();
     const url = await app.listen({ host: config.host, port: config.port });
     const grpcParts = { config, log, admission, flows, book: policies, closing: closing.signal };

@@ -23,7 +23,7 @@ export interface Asked {
 }
 
 /** The part of a submission that no policy has a say in. */
-export type Kind = Pick<Submission, 'kind' | 'pool' | 'owner' | 'job' | 'body'>;
+export type Kind = Pick<Submission, 'kind' | 'pool' | 'owner' | 'job' | 'body' | 'affinity'>;
 
 export interface TakenIn {
   readonly plan: Schedule;
@@ -54,6 +54,7 @@ export class Intake {
       const { version, policies } = book;
       const plan = schedule(policies, {
         controlPoint,
+        isPaused: book.paused.has(controlPoint),
         labels,
         tokensEstimate: asked.tokensEstimate,
         pool: kind.pool,

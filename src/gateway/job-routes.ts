@@ -21,6 +21,7 @@ import type { Places } from './places.ts';
 import { checkTranslation } from './prompt-routes.ts';
 import type { Prompts } from './prompts.ts';
 import { endError } from './rejections.ts';
+import type { ReplicaBook } from './replica-book.ts';
 import type { Waiters } from './waiters.ts';
 
 /** Prompts that are fetched later. They outlive the client and the gateway. */
@@ -32,20 +33,22 @@ export function jobRoutes(
     readonly admission: Admission;
     readonly waiters: Waiters;
     readonly places: Places;
+    readonly replicaBook: ReplicaBook;
     /** Aborts when the gateway can wait for its clients no longer. */
     readonly closing: AbortSignal;
   },
 ): void {
-  const { config, prompts, admission, waiters, places, closing } = parts;
+  const { config, prompts, admission, waiters, places, replicaBook, closing } = parts;
   app.post('/v1/jobs', async (request, reply) => {
     const given = request.body as JsonBody | undefined;
     const job = readJob(given?.value, config);
-    checkTranslation(job.prompt, config);
+    checkTranslation(job.prompt, config, replicaBook);
     const caller = readCaller(request, config, { ...job.prompt.labels, ...job.labels });
     const key = readIdempotencyKey(request, ['/v1/jobs', given?.text, caller]);
     const submitted = await prompts.submitJob(
       {
         ...job.prompt,
+        client: { ...job.prompt.client, replay: job.replay ?? config.replayJobs },
         ...caller,
         controlPoint: caller.controlPoint ?? job.controlPoint,
         timeoutMs: caller.timeoutMs ?? job.timeoutMs,
@@ -124,13 +127,20 @@ export function jobRoutes(
 function readJob(given: unknown, config: Config) {
   const job = asObject(given);
   if (!job) throw new SluiceError('invalid_request', 'the body must be a JSON object');
-  checkFields(job, 'a job', ['control_point', 'labels', 'timeout_ms', 'path', 'body']);
+  checkFields(job, 'a job', ['control_point', 'labels', 'timeout_ms', 'path', 'body', 'replay']);
   return {
     prompt: readJobPrompt(job.path, job.body, config),
     labels: validateLabels(job.labels ?? {}, config.limits),
     controlPoint: readControlPoint(job.control_point, 'control_point'),
     timeoutMs: readTimeout(job.timeout_ms, 'timeout_ms', config),
+    replay: readReplay(job.replay),
   };
+}
+
+/** Whether it begins anew when its replica fails in the middle of its answer. */
+function readReplay(given: unknown): boolean | undefined {
+  if (given === undefined || typeof given === 'boolean') return given;
+  throw new SluiceError('invalid_request', 'replay must be true or false', { param: 'replay' });
 }
 
 /** A job streams only when it is told to: mostly it is fetched. */

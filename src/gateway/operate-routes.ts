@@ -36,19 +36,6 @@ export function operateRoutes(
     return queueView(name, book.selecting(name), await admission.inspectDomain([name]));
   });
 
-  app.get('/v1/replicas', async () => {
-    const { replicas, inFlight } = await admission.inspectDomain();
-    const now = admission.now();
-    return {
-      replicas: replicas.map(({ down_until, ...replica }) => ({
-        ...replica,
-        state: 'ready',
-        health: down_until !== undefined && down_until > now ? 'down' : 'up',
-        in_flight: inFlight[`replica:${replica.id}`] ?? 0,
-      })),
-    };
-  });
-
   app.get<{ Querystring: Record<string, unknown> }>('/v1/requests', async (request) => {
     const { control_point: controlPoint, ...others } = request.query;
     const [other] = Object.keys(others);

@@ -1,6 +1,6 @@
 import type { Admission, PolicyRecord } from '../admission/index.ts';
-import type { Config } from '../config.ts';
-import type { Problem } from '../document.ts';
+import { type Config, replicaRecord } from '../config.ts';
+import { type Problem, shown } from '../document.ts';
 import { SluiceError } from '../errors.ts';
 import {
   limitsOf,
@@ -8,6 +8,7 @@ import {
   PolicyError,
   parsePolicy,
   policyWarnings,
+  slotsPath,
 } from '../policy/index.ts';
 
 /**
@@ -18,6 +19,7 @@ export class PolicyBook {
   readonly #admission: Admission;
   #version = 0;
   #policies: readonly Policy[] = [];
+  #paused: ReadonlySet<string> = new Set();
   #reading: Promise<void> | undefined;
 
   constructor(admission: Admission) {
@@ -32,9 +34,15 @@ export class PolicyBook {
     return this.#policies;
   }
 
+  /** Control points where nobody is admitted, of the same version. */
+  get paused(): ReadonlySet<string> {
+    return this.#paused;
+  }
+
   /** Reads what the cluster has now. */
   async refresh(): Promise<void> {
-    const { version, policies } = await this.#admission.inspectPolicies();
+    const { version, policies, paused } = await this.#admission.inspectPolicies();
+    this.#paused = new Set(paused);
     this.#policies = policies.map(readable).toSorted((a, b) => (a.name < b.name ? -1 : 1));
     this.#version = version;
   }
@@ -89,22 +97,12 @@ export function knownControlPoints(book: PolicyBook, config: Config): readonly s
  * of all.
  */
 export async function applyConfig(admission: Admission, config: Config): Promise<string[]> {
-  const { records, problems } = readPolicies(config.policies);
+  const { records, problems } = readPolicies(config.policies, config.models);
   if (problems.length > 0) throw new PolicyError(problems);
   const replicas = Object.fromEntries(
     Object.entries(config.pools)
       .filter(([, pool]) => pool.replicas.length > 0)
-      .map(([name, pool]) => [
-        name,
-        pool.replicas.map(({ id, url, protocol, model, maxInflight }) => ({
-          id,
-          url,
-          protocol,
-          ...(model === undefined ? {} : { model }),
-          ...(pool.template === undefined ? {} : { template: pool.template }),
-          max_inflight: maxInflight,
-        })),
-      ]),
+      .map(([name, pool]) => [name, pool.replicas.map((replica) => replicaRecord(replica, pool))]),
   );
   const result = await admission.configure({ policies: records, replicas });
   const { kept = [] } = result;
@@ -125,29 +123,59 @@ function keptWarnings(kept: readonly string[], records: readonly PolicyRecord[])
   });
 }
 
-/** A values file as the cluster keeps it. @throws PolicyError */
-export function policyRecord(source: string, document: unknown): PolicyRecord {
+/** A values file as the cluster keeps it, `auto` as the pools of these models. @throws PolicyError */
+export function policyRecord(
+  source: string,
+  document: unknown,
+  models: Config['models'],
+): PolicyRecord {
   const policy = parsePolicy(document);
   const { name, version, structure } = policy;
-  return { name, version, source, document, structure, limits: limitsOf(policy) };
+  type Limited = [string, PolicyRecord['limits'][string]];
+  const limits = Object.entries(limitsOf(policy)).map(
+    ([key, limit]): Limited => [key, limit === 'auto' ? poolsBehind(policy, models) : limit],
+  );
+  return { name, version, source, document, structure, limits: Object.fromEntries(limits) };
 }
 
-/** Values files as the cluster keeps them, and every problem of those that are not valid. */
-export function readPolicies(sources: Config['policies']): {
+/** What `auto` stands for. @throws PolicyError where the policy applies to no model's prompts */
+function poolsBehind(policy: Policy, models: Config['models']): { readonly auto: string[] } {
+  const points = [...new Set(policy.selectors.map(({ controlPoint }) => controlPoint))];
+  const pools = Object.values(models)
+    .filter(({ controlPoint }) => points.includes(controlPoint))
+    .map(({ pool }) => pool);
+  if (pools.length === 0) {
+    const at = shown(points.join(', '));
+    const reason = `is \`auto\`, but no model of this gateway is scheduled at ${at}: give a number`;
+    throw new PolicyError([{ path: slotsPath(policy), reason }]);
+  }
+  return { auto: [...new Set(pools)].toSorted() };
+}
+
+/**
+ * Values files as the cluster keeps them, and every problem of those that are not valid. `models` is
+ * undefined where the config has problems of its own: then nothing is said of `auto`, and there are
+ * no records.
+ */
+export function readPolicies(
+  sources: Config['policies'],
+  models: Config['models'] | undefined,
+): {
   readonly records: readonly PolicyRecord[];
   readonly problems: readonly Problem[];
 } {
   const problems: Problem[] = [];
   const records = sources.flatMap(({ source, document }): PolicyRecord[] => {
     try {
-      return [policyRecord(source, document)];
+      if (models !== undefined) return [policyRecord(source, document, models)];
+      parsePolicy(document);
     } catch (error) {
       if (!(error instanceof PolicyError)) throw error;
       for (const { path, reason } of error.problems) {
         problems.push({ path: `${source}: ${path || 'the document'}`, reason });
       }
-      return [];
     }
+    return [];
   });
   return { records, problems };
 }

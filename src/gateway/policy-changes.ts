@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admission, PolicyRecord } from '../admission/index.ts';
+import type { Config } from '../config.ts';
 import type { Problem } from '../document.ts';
 import { SluiceError } from '../errors.ts';
 import {
@@ -45,10 +46,12 @@ export interface Applied {
 export class PolicyChanges {
   readonly #admission: Admission;
   readonly #rekeyer: Rekeyer;
+  readonly #models: Config['models'];
 
-  constructor(admission: Admission, rekeyer: Rekeyer) {
+  constructor(admission: Admission, rekeyer: Rekeyer, models: Config['models']) {
     this.#admission = admission;
     this.#rekeyer = rekeyer;
+    this.#models = models;
   }
 
   /**
@@ -56,7 +59,7 @@ export class PolicyChanges {
    * @throws PolicyError with every problem at once
    */
   async apply(name: string, document: unknown): Promise<Applied> {
-    const record = recordFor(name, document);
+    const record = recordFor(name, document, this.#models);
     const { policies } = await this.#admission.inspectPolicies();
     const before = policies.find((policy) => policy.name === name);
     if (!before && policies.length >= mostPolicies) {
@@ -143,11 +146,11 @@ function isUnder(queue: string, name: string): boolean {
   if (!parsed) return false;
   if (parsed.policy === name) return true;
   return parsed.limiters.map(parseLimiter).some((limiter) => {
-    return limiter.kind !== 'pool' && limiter.policy === name;
+    return 'policy' in limiter && limiter.policy === name;
   });
 }
 
-function recordFor(name: string, document: unknown): PolicyRecord {
+function recordFor(name: string, document: unknown, models: Config['models']): PolicyRecord {
   const problems: Problem[] = [];
   const stated = nameIn(document);
   if (typeof stated.name === 'string' && stated.name !== name) {
@@ -155,7 +158,7 @@ function recordFor(name: string, document: unknown): PolicyRecord {
     problems.push({ path: stated.path, reason });
   }
   try {
-    const record = policyRecord(apiSource, document);
+    const record = policyRecord(apiSource, document, models);
     if (problems.length === 0) return record;
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error;

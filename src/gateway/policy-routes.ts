@@ -40,7 +40,7 @@ export function policyRoutes(
     {
       bodyLimit: Math.min(documentBytes, config.limits.bodyBytes),
       config: { parse: parseValues },
-      onRequest: async (request) => checkAdmin(request),
+      onRequest: async (request) => checkAdmin(request, 'change policies'),
     },
     async (request, reply) => {
       const { name } = request.params;
@@ -53,7 +53,7 @@ export function policyRoutes(
 
   app.delete<Named & { Querystring: Record<string, unknown> }>(
     '/v1/policies/:name',
-    { onRequest: async (request) => checkAdmin(request) },
+    { onRequest: async (request) => checkAdmin(request, 'change policies') },
     async (request) => {
       const { name } = request.params;
       const cancelled = await changes.remove(name, readForce(request.query));

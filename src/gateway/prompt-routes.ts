@@ -7,6 +7,7 @@ import { type Answering, answerStream, answerWhole } from './client-answer.ts';
 import { clientGone } from './client-gone.ts';
 import type { Places } from './places.ts';
 import { modelOf, type Prompts } from './prompts.ts';
+import type { ReplicaBook } from './replica-book.ts';
 
 /** The protocols of the replicas, served by the scheduler: same paths, same bodies. */
 export function promptRoutes(
@@ -15,15 +16,16 @@ export function promptRoutes(
     readonly config: Config;
     readonly prompts: Prompts;
     readonly places: Places;
+    readonly replicaBook: ReplicaBook;
     /** Aborts when the gateway can wait for its clients no longer. */
     readonly closing: AbortSignal;
     /** Logs a failure that no error handler sees. */
     readonly report: (error: unknown, id: string, url: string) => void;
   },
 ): void {
-  const { config, prompts, places, closing, report } = parts;
+  const { config, prompts, places, replicaBook, closing, report } = parts;
   const serve = async (request: FastifyRequest, reply: FastifyReply, prompt: ParsedPrompt) => {
-    checkTranslation(prompt, config);
+    checkTranslation(prompt, config, replicaBook);
     const caller = readCaller(request, config, prompt.labels);
     const { path, body, model } = prompt.client;
     const key = readIdempotencyKey(request, [path, model, body, caller]);
@@ -63,10 +65,14 @@ export function promptRoutes(
  * stand in for each other, and which one it meets is not the client's doing.
  * @throws SluiceError invalid_request that names the field
  */
-export function checkTranslation({ client }: ParsedPrompt, config: Config): void {
+export function checkTranslation(
+  { client }: ParsedPrompt,
+  config: Config,
+  book: Pick<ReplicaBook, 'protocolsOf'>,
+): void {
   const { pool } = modelOf(client.model, config);
-  const { replicas = [], template } = config.pools[pool] ?? {};
-  for (const protocol of new Set(replicas.map((replica) => replica.protocol))) {
+  const template = config.pools[pool]?.template;
+  for (const protocol of book.protocolsOf(pool)) {
     if (!isNative(protocol, client.path)) exchangeFor(client, { protocol, template });
   }
 }

@@ -6,6 +6,7 @@ import { SluiceError } from '../errors.ts';
 import type { Schedule } from '../policy/index.ts';
 import { type ClientPrompt, encodePrompt } from '../protocols/index.ts';
 import { type Answer, type Follower, readAnswer } from '../stream/index.ts';
+import { affinityOf } from './affinity.ts';
 import { publishDecision } from './decisions.ts';
 import { type IdempotencyKey, IdempotencyKeys } from './idempotency.ts';
 import type { Asked, Intake } from './intake.ts';
@@ -179,6 +180,7 @@ export class Prompts {
         owner,
         job: owner === undefined,
         body: encodePrompt(prompt.client),
+        affinity: affinityOf(prompt, this.#config.pools[model.pool] ?? {}),
       },
     );
     const longestMs = timeoutMs + maxInflightMs;

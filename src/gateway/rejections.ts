@@ -81,6 +81,7 @@ function asManyAsMay(most: number | undefined): string {
 function ownerOf(limiter: string): string {
   const name = parseLimiter(limiter);
   if (name.kind === 'pool') return `pool ${name.pool}`;
+  if (name.kind === 'pause') return `control point ${name.controlPoint}`;
   return `policy ${name.policy}${name.kind === 'label' ? ` for its ${name.label}` : ''}`;
 }
 

@@ -8,6 +8,13 @@ const pageItems = 64;
 /** How long another gateway leaves the work to the one that changed the policies, ms. */
 const helpAfterMs = 500;
 
+/** What decides where a request waits. */
+export interface Rules {
+  readonly policies: readonly Policy[];
+  /** Control points where nobody is admitted. */
+  readonly paused: ReadonlySet<string>;
+}
+
 /**
  * Puts every live request into the queue that the policies of `version` give it. Until that is done
  * nobody is admitted: a request that does not count against a new limit yet would be let past it.
@@ -17,7 +24,7 @@ const helpAfterMs = 500;
  */
 export async function rekey(
   admission: Admission,
-  policies: readonly Policy[],
+  { policies, paused }: Rules,
   version: number,
 ): Promise<boolean> {
   for (const hash of ['held', 'requests'] as const) {
@@ -26,7 +33,7 @@ export async function rekey(
       const page = await admission.inspectPage(hash, cursor, pageItems);
       cursor = page.cursor;
       const moved = page.requests.flatMap((request) => {
-        const queue = queueOf(request, policies);
+        const queue = queueOf(request, { policies, paused });
         return queue === request.queue ? [] : [{ id: request.id, queue }];
       });
       for (let from = 0; from < moved.length; from += pageItems) {
@@ -66,6 +73,15 @@ export function keptLabels({
   return { ...labels, [callerLabel]: JSON.stringify(kept) };
 }
 
+/** The inverse of {@link keptLabels}. */
+export function callerOf(
+  kept: Readonly<Record<string, string>>,
+): Pick<Asked, 'labels' | 'priority' | 'boundLabels' | 'keyId'> {
+  const { [callerLabel]: _, ...labels } = kept;
+  const { priority, bound: boundLabels, key: keyId } = keptCaller(kept);
+  return { labels, priority, boundLabels, keyId };
+}
+
 /** The API key that a request came with; '' where there are none. */
 export function keyOf(labels: Readonly<Record<string, string>> = {}): string {
   return keptCaller(labels).key ?? '';
@@ -76,12 +92,12 @@ function keptCaller({ [callerLabel]: kept = '{}' }: Readonly<Record<string, stri
 }
 
 /** Where the policies put a request that is in the system already. */
-function queueOf(request: LiveRequest, policies: readonly Policy[]): string {
-  const { [callerLabel]: _, ...labels } = request.labels;
+function queueOf(request: LiveRequest, { policies, paused }: Rules): string {
+  const { labels, priority: headerPriority, boundLabels } = callerOf(request.labels);
   try {
-    const { priority: headerPriority, bound: boundLabels } = keptCaller(request.labels);
     return schedule(policies, {
       controlPoint: request.control_point,
+      isPaused: paused.has(request.control_point),
       labels,
       headerPriority,
       boundLabels,
@@ -134,8 +150,7 @@ export class Rekeyer {
         const { version, rekeying } = await this.#admission.inspectPolicies();
         if (rekeying === undefined) return;
         done =
-          version === this.#book.version &&
-          (await rekey(this.#admission, this.#book.policies, version));
+          version === this.#book.version && (await rekey(this.#admission, this.#book, version));
       }
     } finally {
       this.#running = false;

@@ -75,7 +75,7 @@ function waitingAt(view: DomainView, known: readonly string[]): ClusterSample['w
 /** Of policies and pools; limits for the values of a label are as many as there are users. */
 function slotsOf(view: DomainView): ClusterSample['slots'] {
   return Object.entries(view.limits)
-    .filter(([key]) => parseLimiter(key).kind !== 'label')
+    .filter(([key]) => ['pool', 'policy'].includes(parseLimiter(key).kind))
     .map(([key, limit]) => ({
       limiter: readable(key),
       inFlight: view.inFlight[key] ?? 0,

@@ -1,5 +1,5 @@
 import type { DomainView, RequestView, WaitsFor } from '../admission/index.ts';
-import { limitsOf, type Policy } from '../policy/index.ts';
+import { type Limit, limitsOf, type Policy } from '../policy/index.ts';
 
 /** What people are shown of the engine's state. Pure. */
 
@@ -53,25 +53,27 @@ export function queueView(
 function limitViews(policy: Policy, view: DomainView): object[] {
   const node = view.nodes.find(({ path }) => isPath(path, policy.name));
   return Object.entries(limitsOf(policy)).flatMap(([key, limit]) => {
-    if (policy.kind === 'rate') return [{ key: readable(key), ...limitView(limit) }];
+    const shown = limit === 'auto' ? autoView(view.limits[key]) : limitView(limit);
+    if (policy.kind === 'rate') return [{ key: readable(key), ...shown }];
     const prefix = `${key}=`;
     const values = Object.entries(view.inFlight).filter(([name]) => name.startsWith(prefix));
     if (values.length > 0) {
-      return values.map(([name, in_flight]) => ({
-        key: readable(name),
-        ...limitView(limit),
-        in_flight,
-      }));
+      return values.map(([name, in_flight]) => ({ key: readable(name), ...shown, in_flight }));
     }
     const in_flight = view.inFlight[key] ?? 0;
     // Looked at on arrival: who waits under it waits for another limit.
-    if (policy.kind === 'limit') return [{ key: readable(key), ...limitView(limit), in_flight }];
-    return [{ key: readable(key), ...limitView(limit), in_flight, waiting: node?.waiting ?? 0 }];
+    if (policy.kind === 'limit') return [{ key: readable(key), ...shown, in_flight }];
+    return [{ key: readable(key), ...shown, in_flight, waiting: node?.waiting ?? 0 }];
   });
 }
 
+/** What its pools take now; nothing before any of them is known. */
+function autoView(limit = 0): object {
+  return { limit, auto: true };
+}
+
 /** Slots, or a bucket of tokens. */
-function limitView(limit: ReturnType<typeof limitsOf>[string]): object {
+function limitView(limit: Exclude<Limit, 'auto'>): object {
   if (typeof limit === 'number') return { limit };
   const { capacity, fillAmount: fill_amount, intervalMs: interval_ms } = limit;
   return { limit: capacity, fill_amount, interval_ms };

@@ -8,11 +8,12 @@ export {
   limitKeyOf,
   parseLimiter,
   parseQueueKey,
+  poolLimiter,
   type QueueName,
 } from './names.ts';
 export { limitsOf, PolicyError, parsePolicy } from './parse.ts';
 export { tokensRange } from './parts.ts';
-export { nameIn } from './read.ts';
+export { nameIn, slotsPath } from './read.ts';
 export { schedule } from './schedule.ts';
 export type {
   Alerter,

@@ -20,6 +20,7 @@ export interface QueueName {
 /** What a limiter's key says. */
 export type LimiterName =
   | { readonly kind: 'pool'; readonly pool: string }
+  | { readonly kind: 'pause'; readonly controlPoint: string }
   | { readonly kind: 'policy'; readonly policy: string }
   | {
       readonly kind: 'label';
@@ -57,6 +58,11 @@ export function poolLimiter(pool: string): string {
   return `pool:${encode(pool)}`;
 }
 
+/** Of a control point that is paused, where it takes nobody: `paused:mistral-prompt`. */
+export function pauseLimiter(controlPoint: string): string {
+  return `paused:${encode(controlPoint)}`;
+}
+
 /** The limiter of a policy's global limit: `mistral`. Also its limit key. */
 export function policyLimiter(policy: string): string {
   return encode(policy);
@@ -80,6 +86,9 @@ export function limitKeyOf(limiter: string): string {
 
 /** What a limiter key or limit key names. */
 export function parseLimiter(key: string): LimiterName {
+  if (key.startsWith('paused:')) {
+    return { kind: 'pause', controlPoint: decodeURIComponent(key.slice('paused:'.length)) };
+  }
   if (key.startsWith('pool:')) return { kind: 'pool', pool: decodeURIComponent(key.slice(5)) };
   const limit = limitKeyOf(key);
   const dot = limit.indexOf('.');

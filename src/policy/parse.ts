@@ -15,6 +15,7 @@ import { readValues } from './read.ts';
 import { structureOf, versionOf } from './structure.ts';
 import type {
   Alerter,
+  Auto,
   Bucket,
   Limit,
   Policy,
@@ -106,7 +107,7 @@ export function parsePolicy(document: unknown): Policy {
   }
 }
 
-/** The limits that a policy puts into Redis: limit key -> slots or bucket. */
+/** The limits of a policy by limit key. Who knows the models knows which pools `auto` stands for. */
 export function limitsOf(policy: Policy): Record<string, Limit> {
   const own =
     policy.limitByLabelKey === undefined
@@ -133,7 +134,7 @@ function parseAlerter(alerter: GivenAlerter | undefined, policy: string): Alerte
   return { name, severity, resolveMs: milliseconds(alerter.resolve_timeout ?? '5s'), labels };
 }
 
-function parseSlots(maxConcurrency: number, limiter: GivenConcurrencyLimiter) {
+function parseSlots(maxConcurrency: number | Auto, limiter: GivenConcurrencyLimiter) {
   return {
     ...given('limitByLabelKey', stated(limiter.limit_by_label_key)),
     maxConcurrency,

@@ -1,7 +1,8 @@
 /**
  * What the blueprints' shapes are made of, field by field as in Aperture's; every count and length
  * has a limit. Sluice's own, which Aperture refuses as unknown, are `per_label` of a concurrency
- * limiter, and `max_queue_length` of a scheduler and of a workload's parameters.
+ * limiter, `max_queue_length` of a scheduler and of a workload's parameters, and the text `auto` as
+ * `max_concurrency`.
  */
 import Type, { type Static } from 'typebox';
 import { duration, isMapping, isPrintable, join, type Problem, text } from '../document.ts';
@@ -17,7 +18,12 @@ const dayMs = 24 * 3_600_000;
 
 export const yearMs = 365 * dayMs;
 
-export const slots = Type.Integer({ minimum: 1, maximum: 1_000_000 });
+const slots = Type.Integer({ minimum: 1, maximum: 1_000_000 });
+
+/** `auto`, which is Sluice's own: as many as the pools take. */
+export const maxConcurrency = Type.Union([slots, Type.Literal('auto')], {
+  expect: 'a whole number from 1 to 1000000, or `auto` for what the pools take',
+});
 
 /** Requests that may wait; with 0 what cannot run at once is refused. */
 const queueLength = Type.Integer({ minimum: 0, maximum: 1_000_000 });

@@ -2,6 +2,7 @@
 import type { Static } from 'typebox';
 import { checked, isMapping, join, type Problem } from '../document.ts';
 import { flatSchema, schemaFor, type Values } from './schema.ts';
+import type { Policy } from './types.ts';
 
 /** What `aperturectl blueprints values` writes where something has to be filled in. */
 const placeholder = '__REQUIRED_FIELD__';
@@ -36,6 +37,13 @@ export function nameIn(document: unknown): { readonly path: string; readonly nam
   if (isFlat(document)) return { path: 'policy_name', name: document.policy_name };
   const policy = isMapping(document) && isMapping(document.policy) ? document.policy : {};
   return { path: 'policy.policy_name', name: policy.policy_name };
+}
+
+/** Where the document of a policy with slots has its `max_concurrency`. */
+export function slotsPath({ kind, document }: Policy): string {
+  if (isFlat(document)) return 'max_concurrency';
+  const block = kind === 'limit' ? 'concurrency_limiter' : 'concurrency_scheduler';
+  return `policy.${block}.max_concurrency`;
 }
 
 /** Whether the fields of the flat form stand at the top, in place of a blueprint and its policy. */

@@ -2,7 +2,7 @@
 import { isPrintable, shown } from '../document.ts';
 import { SluiceError } from '../errors.ts';
 import { matches } from './match.ts';
-import { labelLimiter, policyLimiter, poolLimiter, queueKey } from './names.ts';
+import { labelLimiter, pauseLimiter, policyLimiter, poolLimiter, queueKey } from './names.ts';
 import type {
   ConcurrencyPolicy,
   LimitPolicy,
@@ -56,7 +56,10 @@ export function schedule(policies: readonly Policy[], request: Request): Schedul
   const priority = priorityOf(scheduler, parameters, request, read);
   const fairnessKey = read(scheduler.fairnessLabelKey) ?? '';
   const cost = costOf(scheduler, parameters, request, read);
-  const limiters = limitersOf(applying, request.pool, read);
+  const limiters = [
+    ...(request.isPaused ? [pauseLimiter(request.controlPoint)] : []),
+    ...limitersOf(applying, request.pool, read),
+  ];
   return {
     policy,
     workload,

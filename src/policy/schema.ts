@@ -13,6 +13,7 @@ import {
   fillAmount,
   fillInterval,
   head,
+  maxConcurrency,
   maxInflight,
   optionalLabelKey,
   policyName,
@@ -20,7 +21,6 @@ import {
   requestParameters,
   scheduler,
   selectors,
-  slots,
   uri,
   yearMs,
 } from './parts.ts';
@@ -43,22 +43,28 @@ function values<Name extends string, Block extends TProperties>(name: Name, bloc
 /** The whole values file of each blueprint, by the name of its block. */
 export const valuesSchemas = {
   concurrency_scheduler: values('concurrency-scheduling/base', {
-    concurrency_scheduler: Type.Object({
-      max_concurrency: slots,
-      selectors,
-      concurrency_limiter: concurrencyLimiter,
-      scheduler: Type.Optional(scheduler),
-      alerter: Type.Optional(alerter),
-    }),
+    concurrency_scheduler: Type.Object(
+      {
+        max_concurrency: maxConcurrency,
+        selectors,
+        concurrency_limiter: concurrencyLimiter,
+        scheduler: Type.Optional(scheduler),
+        alerter: Type.Optional(alerter),
+      },
+      { judge: judgeAuto('concurrency_limiter') },
+    ),
   }),
   concurrency_limiter: values('concurrency-limiting/base', {
-    concurrency_limiter: Type.Object({
-      max_concurrency: slots,
-      selectors,
-      parameters: concurrencyLimiter,
-      request_parameters: Type.Optional(requestParameters),
-      alerter: Type.Optional(alerter),
-    }),
+    concurrency_limiter: Type.Object(
+      {
+        max_concurrency: maxConcurrency,
+        selectors,
+        parameters: concurrencyLimiter,
+        request_parameters: Type.Optional(requestParameters),
+        alerter: Type.Optional(alerter),
+      },
+      { judge: judgeAuto('parameters') },
+    ),
   }),
   quota_scheduler: values('quota-scheduling/base', {
     quota_scheduler: Type.Object(
@@ -92,16 +98,19 @@ export const valuesSchemas = {
 export type Values = Static<(typeof valuesSchemas)[keyof typeof valuesSchemas]>;
 
 /** The form of Aperture's Cloud: what it asks for of a concurrency scheduler, without the nesting. */
-export const flatSchema = Type.Object({
-  policy_name: policyName,
-  limit_by_label_key: optionalLabelKey,
-  max_inflight_duration: maxInflight,
-  max_concurrency: slots,
-  priority_label_key: optionalLabelKey,
-  tokens_label_key: optionalLabelKey,
-  workload_label_key: optionalLabelKey,
-  control_point: controlPoint,
-});
+export const flatSchema = Type.Object(
+  {
+    policy_name: policyName,
+    limit_by_label_key: optionalLabelKey,
+    max_inflight_duration: maxInflight,
+    max_concurrency: maxConcurrency,
+    priority_label_key: optionalLabelKey,
+    tokens_label_key: optionalLabelKey,
+    workload_label_key: optionalLabelKey,
+    control_point: controlPoint,
+  },
+  { judge: judgeAuto() },
+);
 
 /**
  * The schema to judge a values file by: that of its blueprint. One whose blueprint is not known is
@@ -117,6 +126,19 @@ export function schemaFor(document: unknown) {
     ([block]) => isMapping(policy) && policy[block] !== undefined,
   );
   return ofBlock?.[1] ?? valuesSchemas.concurrency_scheduler;
+}
+
+/** `auto` is one limit for all: where `limiter` names a label, only a number can hold for each value. */
+function judgeAuto(limiter?: 'concurrency_limiter' | 'parameters') {
+  return (given: unknown, path: string, problems: Problem[]): void => {
+    if (!isMapping(given) || given.max_concurrency !== 'auto') return;
+    const block = limiter === undefined ? given : given[limiter];
+    const key = isMapping(block) ? block.limit_by_label_key : undefined;
+    if (typeof key !== 'string' || key === '') return;
+    const reason =
+      'must be a number: with limit_by_label_key it holds for each value of that label, and `auto` is one limit for all';
+    problems.push({ path: join(path, 'max_concurrency'), reason });
+  };
 }
 
 /** A bucket has to fill in a time that can still be told; asked when its three numbers are right. */

@@ -61,8 +61,11 @@ export interface Bucket {
   readonly delayInitialFill: boolean;
 }
 
-/** What a limit key may have in use: so many slots, or what its bucket holds. */
-export type Limit = number | Bucket;
+/** So many slots as the pools behind a policy's control points take now. */
+export type Auto = 'auto';
+
+/** What a limit key may have in use: so many slots, those of its pools, or what its bucket holds. */
+export type Limit = number | Auto | Bucket;
 
 /** What is told when too few of the requests under a policy are accepted. */
 export interface Alerter {
@@ -92,8 +95,8 @@ interface AnyPolicy {
 
 /** A limit of what holds slots at a time. */
 interface SlotsPolicy extends AnyPolicy {
-  /** Slots: in all, or for each value of `limitByLabelKey`. */
-  readonly maxConcurrency: number;
+  /** Slots: in all, or for each value of `limitByLabelKey`, which is never `auto`. */
+  readonly maxConcurrency: number | Auto;
   /** Slots for each value of a label, beside `maxConcurrency`: label key -> slots. */
   readonly perLabel: Readonly<Record<string, number>>;
   /** How long an admitted request may hold its slots, in milliseconds. */
@@ -136,6 +139,8 @@ export type Policy = ConcurrencyPolicy | LimitPolicy | QuotaPolicy | RatePolicy;
 /** What scheduling needs to know of a request. */
 export interface Request {
   readonly controlPoint: string;
+  /** Whether nobody is admitted there now. */
+  readonly isPaused?: boolean | undefined;
   readonly labels: Readonly<Record<string, string>>;
   /** The prompt's cost in tokens as far as it is known, see `estimateTokens`. */
   readonly tokensEstimate: number;

@@ -1,8 +1,9 @@
 import type { ClientPrompt } from './types.ts';
 
 /** A prompt on its way through Redis: what a worker has to know of it in JSON, a line, then its body. */
-export function encodePrompt({ body, path, model, stream }: ClientPrompt): string {
-  return `${JSON.stringify({ path, model, stream })}\n${body}`;
+export function encodePrompt({ body, ...head }: ClientPrompt): string {
+  const { path, model, stream, replay } = head;
+  return `${JSON.stringify({ path, model, stream, replay })}\n${body}`;
 }
 
 /** Reads {@link encodePrompt}'s text. */

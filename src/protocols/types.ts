@@ -20,6 +20,8 @@ export interface ClientPrompt {
   readonly model: string;
   /** Whether the client is to get a stream. It decides: the body's own `stream` is made to agree. */
   readonly stream: boolean;
+  /** False where an answer that broke off in its middle is not to be begun anew. */
+  readonly replay?: boolean | undefined;
 }
 
 /** The replica that was chosen. */

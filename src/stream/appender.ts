@@ -51,6 +51,11 @@ export class Appender {
     return new AnswerWriter(options, (writer, isUrgent) => this.#schedule(writer, isUrgent));
   }
 
+  /** Whether anything has been appended to a stream. */
+  async has(streamKey: string): Promise<boolean> {
+    return (await this.#redis.exists(streamKey)) === 1;
+  }
+
   stop(): void {
     clearTimeout(this.#timer);
   }

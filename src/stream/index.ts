@@ -16,4 +16,4 @@ export {
   readEntries,
 } from './entries.ts';
 export { type End, Follower, type Piece } from './follower.ts';
-export { type NodeEvent, Subscription } from './subscription.ts';
+export { type NodeEvent, type ProbeOrder, Subscription } from './subscription.ts';

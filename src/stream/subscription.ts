@@ -8,6 +8,8 @@ export interface NodeEvent {
   readonly attempt?: number;
   /** An order to a worker: end this attempt. */
   readonly abort?: boolean;
+  /** An order to a worker: probe the replica of this id. */
+  readonly probe?: ProbeOrder;
   /** Id of an entry of its stream, see entries.ts. */
   readonly at?: string;
   /** That entry's events; absent when they are too long to be told. */
@@ -16,6 +18,19 @@ export interface NodeEvent {
   readonly answer?: string;
   /** How long it waited to be admitted, ms. */
   readonly queued_ms?: number;
+}
+
+/** What to ask a replica to find out whether it is ready, see lua/lib/roster.lua. */
+export interface ProbeOrder {
+  /** Its answer is reported under this. */
+  readonly number: number;
+  /** Base URL of the replica. */
+  readonly url: string;
+  readonly credentials?: string;
+  readonly path: string;
+  /** JSON text to post; GET without. */
+  readonly post_data?: string;
+  readonly timeout_ms: number;
 }
 
 export interface SubscriptionOptions {

@@ -14,6 +14,7 @@ import type {
 } from '../../src/admission/index.ts';
 import { parseQueueKey } from '../../src/policy/index.ts';
 import { ModelBucket, type StoredBucket } from './model/bucket.ts';
+import { ModelPool } from './model/pool.ts';
 import { type Place, type Sharer, Shares } from './model/shares.ts';
 import type { settings as worldSettings } from './world.ts';
 
@@ -36,7 +37,9 @@ class ModelRequest implements Sharer {
   leaseUntil = Number.POSITIVE_INFINITY;
   attempt = 0;
   failures = 0;
-  failedOn: string | undefined;
+  startedAt = 0;
+  /** Replicas where it failed, the last few. */
+  readonly failedOn: string[] = [];
   began = false;
   token: string | undefined;
   replica: string | undefined;
@@ -71,12 +74,6 @@ class ModelRequest implements Sharer {
   }
 }
 
-interface ModelReplica {
-  readonly pool: string;
-  readonly maxInflight: number;
-  downUntil: number;
-}
-
 /** What a step told others. */
 export interface Told {
   /** By owner, in order: `id state`. */
@@ -99,10 +96,8 @@ export class Model {
   readonly #buckets = new Map<string, ModelBucket>();
   readonly #ended = new Map<string, { readonly state: RequestState; readonly atMs: number }>();
   readonly #members = new Map<string, { readonly member: Member; aliveUntil: number }>();
-  readonly #replicas = new Map<string, ModelReplica>();
-  /** When a replica that was left alone is looked at again. */
-  readonly #replicaDue = new Map<string, number>();
-  readonly #pools = new Set<string>();
+  /** The one pool that prompts are for. */
+  readonly pool = new ModelPool((id) => this.#at(id).map((request) => request.id));
   #sequence = 0;
   #sweptAt: number | undefined;
   #graceUntil = 0;
@@ -125,7 +120,8 @@ export class Model {
     const offers = [...this.#live()].flatMap(({ offerAt }) => offerAt ?? []);
     const alive = [...this.#members.values()].map(({ aliveUntil }) => aliveUntil);
     const requests = [...this.#live()].map(({ dueAt }) => dueAt);
-    return Math.min(...holds, ...offers, ...alive, ...requests, ...this.#replicaDue.values());
+    const replicas = this.pool.timers().map(({ atMs }) => atMs);
+    return Math.min(...holds, ...offers, ...alive, ...requests, ...replicas);
   }
 
   /** Tokens times interval of every bucket. */
@@ -182,7 +178,7 @@ export class Model {
       return { status: 'stale', state: request.state };
     }
     if (request.state === 'admitted') {
-      const replica = this.#chooseReplica(request);
+      const replica = this.pool.choose(request.failedOn);
       if (replica === undefined) {
         if (this.rekeying !== undefined) return { status: 'stale', state: 'admitted' };
         this.#putBack(request);
@@ -191,10 +187,12 @@ export class Model {
       }
       Object.assign(request, { state: 'running', began: true, replica, token, offerAt: undefined });
       request.leaseUntil = this.nowMs + this.#settings.heartbeatMs;
+      request.startedAt = this.nowMs;
+      this.pool.enter(replica, request.id);
       this.#tell(request, 'running');
     }
     const { replica, cancelled, endBy } = request;
-    if (replica === undefined || !this.#replicas.has(replica)) {
+    if (replica === undefined || !this.pool.has(replica)) {
       this.#retry(request, 'unavailable');
       this.#admit();
       return { status: 'stale', state: 'admitted' };
@@ -229,27 +227,26 @@ export class Model {
     if (!this.#holds(request, holder.attempt, holder.token)) {
       return { status: 'stale', state: request.state };
     }
-    const { replica } = request;
+    const { replica, startedAt } = request;
+    // What fails everywhere says nothing of where it fails.
+    const isEvidence = request.failures === 0 || outcome.code === 'unavailable';
+    const failed = () => {
+      const { replicaDownMs } = outcome;
+      if (replica === undefined || replicaDownMs === undefined || !isEvidence) return;
+      this.pool.failed(replica, startedAt, replicaDownMs, this.nowMs);
+    };
     if (outcome.outcome !== 'retry') {
+      if (replica !== undefined && outcome.outcome === 'done') this.pool.served(replica);
       this.#end(request, outcome.outcome, outcome.tokens);
-      this.#markDown(replica, outcome.replicaDownMs);
+      failed();
       this.#admit();
       return { status: 'ended', state: outcome.outcome };
     }
-    request.failedOn = replica;
     this.#retry(request, outcome.code);
-    this.#markDown(replica, outcome.replicaDownMs);
+    failed();
     this.#admit();
     const ended = !this.#requests.has(holder.id);
     return { status: ended ? 'ended' : 'retried', state: this.stateOf(holder.id) };
-  }
-
-  #markDown(replica: string | undefined, forMs = 0): void {
-    const failed = replica === undefined ? undefined : this.#replicas.get(replica);
-    if (replica === undefined || !failed || forMs === 0) return;
-    failed.downUntil = this.nowMs + forMs;
-    this.#replicaDue.set(replica, failed.downUntil);
-    this.#countCapacity();
   }
 
   cancel(id: string): Result {
@@ -313,17 +310,11 @@ export class Model {
     this.#admit();
   }
 
-  /** The replicas of a pool, and how many requests each takes. */
-  setReplicas(pool: string, replicas: Readonly<Record<string, number>>): void {
-    for (const [id, replica] of this.#replicas) {
-      if (replica.pool === pool && !(id in replicas)) this.#replicas.delete(id);
-    }
-    for (const [id, maxInflight] of Object.entries(replicas)) {
-      const downUntil = this.#replicas.get(id)?.downUntil ?? 0;
-      this.#replicas.set(id, { pool, maxInflight, downUntil });
-    }
-    this.#countCapacity();
+  /** The pool has changed: who may go now goes. */
+  changePool<Result>(change: (pool: ModelPool) => Result): Result {
+    const result = change(this.pool);
     this.#admit();
+    return result;
   }
 
   rekey(version: number, items: readonly { id: string; queue: string }[], done: boolean): Result {
@@ -416,6 +407,7 @@ export class Model {
 
   /** Admits whoever may go, until nobody may. `arriving` is told by its own submit. */
   #admit(arriving?: ModelRequest): void {
+    this.#countCapacity();
     while (this.rekeying === undefined) {
       const eligible = this.#eligible();
       const first = this.#shares.choose(eligible) as ModelRequest | undefined;
@@ -529,6 +521,7 @@ export class Model {
       this.#draw(place.limiters, actual - cost);
       this.#shares.settle(place, cost, actual);
     }
+    this.#leaveReplica(request);
     this.#requests.delete(id);
     this.#ended.set(id, { state, atMs: this.nowMs });
     // A flow is done when its caller says so.
@@ -577,11 +570,14 @@ export class Model {
   }
 
   #retry(request: ModelRequest, code: string | undefined): void {
+    const { replica } = request;
     if (code !== 'unavailable') request.failures += 1;
+    if (request.failedOn.push(replica ?? '') > 16) request.failedOn.shift();
     if (request.cancelled) this.#end(request, 'cancelled');
     else if (request.failures >= this.#settings.maxAttempts) this.#end(request, 'failed');
     else {
-      Object.assign(request, { state: 'admitted', replica: undefined, token: undefined });
+      this.#leaveReplica(request);
+      Object.assign(request, { state: 'admitted', token: undefined });
       this.#offer(request);
     }
   }
@@ -603,29 +599,21 @@ export class Model {
     return state === 'running' && request.attempt === attempt && request.token === token;
   }
 
-  /** The largest free share; not the one that failed it last, unless it is the only one. */
-  #chooseReplica({ asked, failedOn }: ModelRequest): string | undefined {
-    const candidates = [...this.#replicas].flatMap(([id, { pool, maxInflight, downUntil }]) => {
-      const taken = this.#live().filter(({ replica }) => replica === id).length;
-      const usable = pool === asked.pool && downUntil <= this.nowMs && taken < maxInflight;
-      return usable ? [{ id, load: taken / maxInflight + (id === failedOn ? 1 : 0) }] : [];
-    });
-    return candidates.toSorted((a, b) => a.load - b.load || (a.id < b.id ? -1 : 1))[0]?.id;
+  #at(replica: string): ModelRequest[] {
+    return this.#live().filter((request) => request.replica === replica);
   }
 
-  /** A pool takes the smaller of what its workers and its usable replicas take. */
+  #leaveReplica(request: ModelRequest): void {
+    const { replica } = request;
+    request.replica = undefined;
+    if (replica !== undefined) this.pool.left(replica, request.id);
+  }
+
+  /** The pool takes the smaller of what its workers and its replicas take. */
   #countCapacity(): void {
-    const slots = (pool: string) =>
-      [...this.#members.values()].reduce((sum, { member }) => sum + (member.pools?.[pool] ?? 0), 0);
-    for (const { pool } of this.#replicas.values()) this.#pools.add(pool);
-    for (const pool of this.#pools) {
-      let machines = 0;
-      for (const replica of this.#replicas.values()) {
-        if (replica.pool === pool && replica.downUntil <= this.nowMs)
-          machines += replica.maxInflight;
-      }
-      this.limits.set(`pool:${pool}`, Math.min(slots(pool), machines));
-    }
+    const slots = [...this.#members.values()].map(({ member }) => member.pools?.gpu ?? 0);
+    const workers = slots.reduce((sum, of) => sum + of, 0);
+    this.limits.set('pool:gpu', Math.min(workers, this.pool.units()));
   }
 
   /** What is due when, under the names that order it at one time. */
@@ -640,13 +628,10 @@ export class Model {
       atMs: aliveUntil,
       run: (leaving: string | undefined) => this.#onSilence(id, leaving === id),
     }));
-    const replicas = [...this.#replicaDue].map(([id, atMs]) => ({
+    const replicas = this.pool.timers().map(({ id, atMs }) => ({
       name: `replica ${id}`,
       atMs,
-      run: () => {
-        this.#replicaDue.delete(id);
-        this.#countCapacity();
-      },
+      run: () => this.#onReplicaTime(id),
     }));
     const holds = [...this.#buckets].flatMap(([limiter, bucket]) =>
       bucket.hold
@@ -683,6 +668,12 @@ export class Model {
     }
     this.#members.delete(id);
     this.#countCapacity();
+  }
+
+  /** What still runs at a replica whose time is over goes to others. */
+  #onReplicaTime(id: string): void {
+    if (!this.pool.onTime(id, this.nowMs)) return;
+    for (const request of this.#at(id)) this.#retry(request, 'unavailable');
   }
 
   #tell({ owner, id }: ModelRequest, state: RequestState): void {

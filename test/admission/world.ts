@@ -13,8 +13,9 @@ import {
 } from '../../src/admission/index.ts';
 import { domainKey } from '../../src/admission/keys.ts';
 import type { Patch } from '../../src/admission/scripts.ts';
+import { policyRecord } from '../../src/gateway/policy-book.ts';
 import { rekey } from '../../src/gateway/rekeyer.ts';
-import { limitsOf, parsePolicy, schedule } from '../../src/policy/index.ts';
+import { parsePolicy, schedule } from '../../src/policy/index.ts';
 import { testRedis } from '../support/redis.ts';
 import { checkInvariants, parseRecord } from './invariants.ts';
 
@@ -30,12 +31,18 @@ export const settings: AdmissionSettings = {
   maxAttempts: 3,
   keepMs: 60_000,
   keepJobMs: 3_600_000,
+  keepDeadMs: 86_400_000,
+  deadLetters: 100,
+  deadLetterBytes: 100_000,
 };
+
+/** Whose pool `auto` stands for. */
+const models = { gpu: { pool: 'gpu', controlPoint: 'prompt' } };
 
 /** A policy document on control point `prompt`, with what a test wants of it. */
 export function policyDocument(fields: {
   name?: string;
-  max?: number;
+  max?: number | 'auto';
   perLabel?: Record<string, number>;
   inflight?: string;
   controlPoint?: string;
@@ -80,6 +87,7 @@ export interface NewRequest {
   controlPoint?: string;
   labels?: Record<string, string>;
   refusing?: readonly string[];
+  affinity?: string;
 }
 
 export class World {
@@ -91,6 +99,7 @@ export class World {
   due: number | undefined;
   version = 0;
   #policies: ReturnType<typeof parsePolicy>[] = [];
+  readonly #paused = new Set<string>();
 
   constructor(
     redis: Redis,
@@ -115,17 +124,23 @@ export class World {
   async policies(...documents: object[]): Promise<void> {
     this.#policies = documents.map((document) => parsePolicy(document));
     const result = await this.admission.configure({
-      policies: this.#policies.map((policy) => ({
-        name: policy.name,
-        version: policy.version,
-        structure: policy.structure,
-        source: 'test',
-        document: policy.document,
-        limits: limitsOf(policy),
-      })),
+      policies: documents.map((document) => policyRecord('test', document, models)),
     });
     this.version = result.version;
-    if (result.rekeying) await rekey(this.admission, this.#policies, this.version);
+    if (result.rekeying) await rekey(this.admission, this.#rules(), this.version);
+  }
+
+  #rules() {
+    return { policies: this.#policies, paused: this.#paused };
+  }
+
+  /** Nobody is admitted at this control point, or somebody is again. */
+  async pause(controlPoint: string, paused: boolean): Promise<void> {
+    if (paused) this.#paused.add(controlPoint);
+    else this.#paused.delete(controlPoint);
+    const result = await this.admission.pause({ controlPoint }, paused);
+    this.version = result.version;
+    if (result.rekeying) await rekey(this.admission, this.#rules(), this.version);
   }
 
   /** Another gateway of the same domain: it has read the same policies. */
@@ -169,6 +184,7 @@ export class World {
       labels,
       tokensEstimate: request.cost ?? 100,
       pool: request.pool,
+      isPaused: this.#paused.has(controlPoint),
     });
     return this.admission.submit({
       id: request.id ?? this.newId(),
@@ -186,6 +202,7 @@ export class World {
       queueLimits: plan.queueLimits,
       refusing: request.refusing,
       body: request.body,
+      affinity: request.affinity,
     });
   }
 

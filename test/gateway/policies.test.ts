@@ -162,7 +162,7 @@ test('YAML as people write it, and JSON with tabs', async () => {
 test('there are at most 256 policies, and those can still be changed', async () => {
   const many = await newWorld({ worker: false, redisUrl: world.redisUrl });
   const names = Array.from({ length: 255 }, (_, index) => `p${index}`);
-  const records = names.map((name) => policyRecord('api', slotValues({ name })));
+  const records = names.map((name) => policyRecord('api', slotValues({ name }), {}));
   await many.admission.configure({ policies: records });
   const refused = await putPolicy(many.url, slotValues({ name: 'one-more' }));
   const refusal = { status: 400, code: 'invalid_request' };

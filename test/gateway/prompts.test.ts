@@ -311,6 +311,7 @@ test('the views of the operator have their shapes', async () => {
       url: world.simulator.url,
       protocol: 'ollama',
       max_inflight: 8,
+      source: 'config',
       state: 'ready',
       health: 'up',
       in_flight: 1,

@@ -32,13 +32,16 @@ describe.each<[string, Form]>(Object.entries(forms))('%s', (_name, form) => {
     expect(Object.keys(rows).toSorted()).toEqual(fieldsOf(schema).toSorted());
   });
 
-  test.each(Object.entries(rows))('%s', (path, { right, gives, isOnly, wrong }) => {
+  test.each(Object.entries(rows))('%s', (path, { right, gives, word, isOnly, wrong }) => {
     const keys = path.split('.');
     const policy = said(changed(small, keys, right));
     if (gives === undefined) expect(policy).toEqual(said(small));
     else {
       expect(policy).toMatchObject(gives);
       if (!isOnly) expect(said(small)).not.toMatchObject(gives);
+    }
+    if (word !== undefined) {
+      expect(said(changed(small, keys, word.right))).toMatchObject(word.gives);
     }
     const at = path.replaceAll(/\.(\d+)/g, '[$1]');
     for (const value of [null, ...wrong]) {

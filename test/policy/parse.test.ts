@@ -138,7 +138,9 @@ test('a document with many mistakes is refused once, with all of them and what w
   );
   expect(found.blueprint).toContain('`rate-limiting/base`, the blueprints that Sluice reads, not');
   expect(found[`${at}.max_concurency`]).toBe('is not a field; did you mean `max_concurrency`?');
-  expect(found[`${at}.max_concurrency`]).toBe('must be a whole number from 1 to 1000000, not 0.5');
+  expect(found[`${at}.max_concurrency`]).toBe(
+    'must be a whole number from 1 to 1000000, or `auto` for what the pools take, not 0.5',
+  );
   expect(found[`${at}.concurrency_limiter.max_inflight_duration`]).toContain('such as "60s"');
   for (const reason of Object.values(found)) {
     expect(reason.length).toBeLessThan(400);

@@ -12,6 +12,8 @@ export interface Row {
   readonly right: unknown;
   /** What the policy says because of it; absent for a field that has no meaning here. */
   readonly gives?: Fields;
+  /** A text that is right where a number is, too; the table names it. */
+  readonly word?: { readonly right: string; readonly gives: Fields };
   /** There is no other right value. */
   readonly isOnly?: true;
   /** Anything in it is refused: Aperture has it and Sluice has not. */
@@ -177,7 +179,8 @@ const rateLimiterRows: Record<string, Row> = {
 const maxConcurrencyRow: Row = {
   right: 9,
   gives: { maxConcurrency: 9 },
-  wrong: [0, ...wrongCounts],
+  word: { right: 'auto', gives: { maxConcurrency: 'auto' } },
+  wrong: [0, ...wrongCounts, 'AUTO', 'automatic', '', ['auto']],
 };
 const maxInflightRow: Row = {
   right: '2m',
@@ -192,7 +195,7 @@ const slotRows: Record<string, Row> = {
   per_label: {
     right: { user_id: 2 },
     gives: { perLabel: { user_id: 2 } },
-    wrong: [[], { user_id: 0 }, { '': 1 }, { user_id: '2' }],
+    wrong: [[], { user_id: 0 }, { '': 1 }, { user_id: '2' }, { user_id: 'auto' }, 'auto'],
   },
 };
 

@@ -9,10 +9,11 @@ const seconds = fc.integer({ min: 1, max: 3600 }).map((count) => `${count}s`);
 const length = fc.nat(1_000_000);
 const tokens = fc.integer({ min: 1, max: 10_000 });
 const slots = fc.integer({ min: 1, max: 1000 });
+const most = fc.oneof({ weight: 3, arbitrary: slots }, fc.constant('auto'));
 
 /** Every amount that a document of any blueprint may hold. */
 const amounts = fc.record({
-  slots,
+  most,
   capacity: tokens,
   fill: tokens,
   interval: seconds,
@@ -78,6 +79,8 @@ function documentOf(given: Shape, much: Amounts, keys: (record: Fields) => Field
     ],
     default_workload_parameters: parameters,
   };
+  // Of limits for each value of a label only numbers are right.
+  const max = given.limitBy !== null && much.most === 'auto' ? 5 : much.most;
   const bucket = { bucket_capacity: much.capacity, fill_amount: much.fill };
   const more = much.alerter === null ? {} : { alerter: much.alerter };
   const rateLimiter = { ...much.limiter, ...much.bucket, ...limitBy, interval: much.interval };
@@ -96,14 +99,14 @@ function documentOf(given: Shape, much: Amounts, keys: (record: Fields) => Field
     concurrency: () =>
       values({
         name: 'p',
-        block: keys({ max_concurrency: much.slots, selectors, ...more }),
+        block: keys({ max_concurrency: max, selectors, ...more }),
         limiter: keys(limiter),
         scheduler: keys(scheduler),
       }),
     limit: () =>
       limitValues({
         name: 'p',
-        block: keys({ max_concurrency: much.slots, selectors, ...more }),
+        block: keys({ max_concurrency: max, selectors, ...more }),
         limiter: keys(limiter),
       }),
   }[given.kind]();

@@ -5,13 +5,14 @@ import { type Form, forms, type Row } from './rows.ts';
 
 const file = new URL('../../docs/policy-fields.md', import.meta.url);
 const flatHeading = 'The flat form';
-const fieldRow = /^\| `([^`]+)` \| (honoured|accepted|refused) \| \S.*\. \|$/;
+const fieldRow = /^\| `([^`]+)` \| (honoured|accepted|refused) \| (\S.*\.) \|$/;
 
 interface Entry {
   readonly isFlat: boolean;
   /** `policy.concurrency_scheduler.selectors[].service` */
   readonly path: string;
   readonly word: string;
+  readonly sentence: string;
 }
 
 /** The rows of the tables, each under all paths that precede its table. */
@@ -27,10 +28,12 @@ function entriesIn(text: string): Entry[] {
     if (line.startsWith('Under ')) {
       prefixes = [...line.matchAll(/`([^`]+)`/g)].map(([, path]) => `${path}.`);
     }
-    const [, field, word = ''] = fieldRow.exec(line) ?? [];
+    const [, field, word = '', sentence = ''] = fieldRow.exec(line) ?? [];
     if (field === undefined) continue;
     const isFlat = heading === flatHeading;
-    for (const prefix of prefixes) entries.push({ isFlat, path: `${prefix}${field}`, word });
+    for (const prefix of prefixes) {
+      entries.push({ isFlat, path: `${prefix}${field}`, word, sentence });
+    }
   }
   return entries;
 }
@@ -53,6 +56,14 @@ function ofForm({ block }: Form): Entry[] {
   });
 }
 
+/** The words of rows that the entries leave out. */
+function unsaidIn(told: readonly Entry[], { rows }: Form): string[] {
+  return Object.entries<Row>(rows).flatMap(([path, { word }]) => {
+    const entry = told.find((other) => other.path === path);
+    return word === undefined || entry?.sentence.includes(`\`${word.right}\``) ? [] : [path];
+  });
+}
+
 describe.each<[string, Form]>(Object.entries(forms))('%s', (_name, form) => {
   test('the tables have its fields, each once, and say what becomes of each', () => {
     const told = ofForm(form).map(({ path, word }) => `${path}: ${word}`);
@@ -60,6 +71,10 @@ describe.each<[string, Form]>(Object.entries(forms))('%s', (_name, form) => {
       ([path, row]) => `${path.replaceAll('.0.', '[].')}: ${wordFor(row)}`,
     );
     expect(told.toSorted()).toEqual(rows.toSorted());
+  });
+
+  test('a word that is right where a number is, too, is in its sentence', () => {
+    expect(unsaidIn(ofForm(form), form)).toEqual([]);
   });
 });
 
@@ -78,4 +93,8 @@ test('a table that lacks a field, or says something else of one, is noticed', ()
     at,
   );
   expect(pathsOf(text.replace(/\| `service` .*\n/, ''))).not.toContain(at);
+  const silent = entriesIn(text.replaceAll('`auto`', 'it'));
+  expect(unsaidIn(silent, forms.concurrency_limiter)).toEqual([
+    'policy.concurrency_limiter.max_concurrency',
+  ]);
 });

@@ -30,7 +30,7 @@ test('an older attempt that reports late does not end the heartbeat of a younger
   const begun: BeginResult = {
     status: 'run',
     body: encodePrompt({ path: '/api/generate', model: 'm', stream: false, body: '{}' }),
-    replica: { ...replica, max_inflight: 1 },
+    replica: { ...replica, max_inflight: 1, state: 'ready', health: 'up' },
     end_by: Date.now() + 60_000,
     keep_ms: 1_000,
   };

@@ -39,11 +39,11 @@ interface Names {
 }
 
 export class FlowCache {
-  readonly #admission: Pick<Admission, 'changeCache' | 'readCache'>;
+  readonly #admission: Pick<Admission, 'cache'>;
   readonly #limits: Pick<Config['limits'], 'cacheBytes' | 'bodyBytes'>;
 
   constructor(
-    admission: Pick<Admission, 'changeCache' | 'readCache'>,
+    admission: Pick<Admission, 'cache'>,
     limits: Pick<Config['limits'], 'cacheBytes' | 'bodyBytes'>,
   ) {
     this.#admission = admission;
@@ -56,7 +56,7 @@ export class FlowCache {
     const all = [...names.result, ...names.global];
     if (all.length === 0) return undefined;
     const sound = all.filter(({ problem }) => problem === undefined);
-    const values = await this.#admission.readCache(sound.map(({ stored }) => stored));
+    const values = await this.#admission.cache.read(sound.map(({ stored }) => stored));
     const found = new Map(sound.map(({ stored }, index) => [stored, values[index]]));
     return answered(names, ({ stored, problem }) => lookedUp(found.get(stored), problem));
   }
@@ -77,7 +77,7 @@ export class FlowCache {
     });
     const limitBytes = this.#limits.cacheBytes;
     const kept =
-      puts.length > 0 ? await this.#admission.changeCache({ puts, drops: [], limitBytes }) : [];
+      puts.length > 0 ? await this.#admission.cache.change({ puts, drops: [], limitBytes }) : [];
     for (const [index, { of }] of puts.entries()) {
       if (kept[index] === false) problems.set(of, 'there is no room for it now');
     }
@@ -89,7 +89,7 @@ export class FlowCache {
     const sound = [...names.result, ...names.global].filter((name) => name.problem === undefined);
     const drops = sound.map(({ stored }) => stored);
     const limitBytes = this.#limits.cacheBytes;
-    if (drops.length > 0) await this.#admission.changeCache({ puts: [], drops, limitBytes });
+    if (drops.length > 0) await this.#admission.cache.change({ puts: [], drops, limitBytes });
     return answered(names, ({ problem }) => changed(problem));
   }
 

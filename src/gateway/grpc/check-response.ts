@@ -117,7 +117,7 @@ function decisionOf(
 
 function ownerOf(limiter: string): string | undefined {
   const name = parseLimiter(limiter);
-  return name.kind === 'pool' ? undefined : name.policy;
+  return 'policy' in name ? name.policy : undefined;
 }
 
 function labelOf(limiter: string): string[] {

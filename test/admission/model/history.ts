@@ -5,7 +5,7 @@ import { expect } from 'vitest';
 import type {
   Bucket,
   PolicyRecord,
-  ReplicaRecord,
+  ReplicaGiven,
   Submission,
 } from '../../../src/admission/index.ts';
 import { checkSnapshot, type Snapshot, same } from '../invariants.ts';
@@ -61,6 +61,8 @@ const firstLimits: readonly (readonly [string, Limit])[] = [
   ['r', { ...evenly, capacity: 500, delayInitialFill: true }],
   ['ru.user', { ...evenly, capacity: 3, fillAmount: 1, continuous: false }],
 ];
+
+const address = { url: 'http://127.0.0.1:1', protocol: 'ollama' };
 
 export class History {
   readonly #lane: Lane;
@@ -159,6 +161,8 @@ export class History {
         return this.#leave(op.member);
       case 'replicas':
         return this.#replicas(op.takes);
+      case 'replica':
+        return this.#replica(op);
       case 'slots':
         return this.#setLimit(op.key, op.units);
       case 'bucket':
@@ -354,17 +358,38 @@ export class History {
   }
 
   async #replicas(takes: readonly number[]): Promise<boolean> {
-    const replica = { url: 'http://127.0.0.1:1', protocol: 'ollama' };
-    const gpu: Omit<ReplicaRecord, 'pool'>[] = takes.map((max_inflight, index) => ({
-      ...replica,
+    const gpu: ReplicaGiven[] = takes.map((max_inflight, index) => ({
+      ...address,
       id: `r${index}`,
       max_inflight,
     }));
     await this.#gateway(1).configure({ replicas: { gpu } });
-    this.#model.setReplicas(
-      'gpu',
-      Object.fromEntries(gpu.map((one) => [one.id, one.max_inflight])),
-    );
+    const named = Object.fromEntries(gpu.map((one) => [one.id, one.max_inflight]));
+    this.#model.changePool((pool) => pool.set(named));
+    return true;
+  }
+
+  /** Somebody changes one replica over HTTP. */
+  async #replica({ id, change }: Extract<Op, { do: 'replica' }>): Promise<boolean> {
+    const { replicas } = this.#gateway(1);
+    const { nowMs } = this.#lane;
+    if (change.to === 'put') {
+      const { maxInflight, state, ttlMs } = change.put;
+      const more = { max_inflight: maxInflight, state, ttl_ms: ttlMs };
+      await replicas.put('gpu', { ...address, id, ...more });
+      this.#model.changePool((pool) => pool.put(id, change.put, nowMs));
+      return true;
+    }
+    const [actual, expected] =
+      change.to === 'remove'
+        ? [await replicas.remove(id), this.#model.changePool((pool) => pool.remove(id))]
+        : [
+            await replicas.drain(id, change.deadlineMs),
+            this.#model.changePool((pool) =>
+              pool.drain(id, nowMs + (change.deadlineMs ?? Number.POSITIVE_INFINITY)),
+            ),
+          ];
+    same(actual, expected ? 'done' : 'unknown', `${change.to} ${id}`);
     return true;
   }
 

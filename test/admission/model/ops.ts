@@ -2,6 +2,7 @@
 
 import fc from 'fast-check';
 import type { Bucket } from '../../../src/admission/index.ts';
+import type { Put } from './pool.ts';
 
 /** What decides where a request waits; policies put it into a queue by it, see {@link queueOf}. */
 export interface Asked {
@@ -61,6 +62,11 @@ export interface Layout {
   readonly priorities: 0 | 1 | 2;
 }
 
+export type ReplicaChange =
+  | { readonly to: 'put'; readonly put: Put }
+  | { readonly to: 'drain'; readonly deadlineMs: number | undefined }
+  | { readonly to: 'remove' };
+
 export type Op =
   /** What a shrunken history has in place of what does not matter. */
   | { readonly do: 'nothing' }
@@ -76,6 +82,7 @@ export type Op =
   | { readonly do: 'worker'; readonly worker: number; readonly slots: number }
   | { readonly do: 'leave'; readonly member: string }
   | { readonly do: 'replicas'; readonly takes: readonly number[] }
+  | { readonly do: 'replica'; readonly id: string; readonly change: ReplicaChange }
   | { readonly do: 'slots'; readonly key: string; readonly units: number | undefined }
   | { readonly do: 'bucket'; readonly key: string; readonly bucket: Bucket | undefined }
   | { readonly do: 'layout'; readonly layout: Layout }
@@ -190,6 +197,26 @@ function layoutOf(theme: Theme): fc.Arbitrary<Layout> {
   });
 }
 
+const put: fc.Arbitrary<Put> = fc.record(
+  {
+    maxInflight: fc.integer({ min: 1, max: 3 }),
+    state: fc.constantFrom('ready' as const, 'ready' as const, 'draining' as const),
+    ttlMs: fc.constantFrom(900, 5_000),
+  },
+  { requiredKeys: ['maxInflight'] },
+);
+
+const replicaChange: fc.Arbitrary<ReplicaChange> = fc.oneof(
+  { weight: 3, arbitrary: put.map((one) => ({ to: 'put' as const, put: one })) },
+  {
+    weight: 2,
+    arbitrary: fc
+      .constantFrom(undefined, 0, 900, 4_000)
+      .map((deadlineMs) => ({ to: 'drain' as const, deadlineMs })),
+  },
+  { weight: 1, arbitrary: fc.constant({ to: 'remove' as const }) },
+);
+
 /** Limits on slots that a history changes, and those on tokens. */
 const slotKeys = ['p0', 'p1', 'p0.user', 'p0.team', 'p1.team'];
 const bucketKeys = ['q', 'qu.user', 'r', 'ru.user'];
@@ -262,6 +289,14 @@ export function opOf(theme: Theme): fc.Arbitrary<Op> {
       arbitrary: fc.record({
         do: fc.constant('replicas' as const),
         takes: fc.array(fc.integer({ min: 1, max: 3 }), { maxLength: 3 }),
+      }),
+    },
+    {
+      weight: weights.members,
+      arbitrary: fc.record({
+        do: fc.constant('replica' as const),
+        id: fc.constantFrom('r0', 'r1', 'r2', 'r3'),
+        change: replicaChange,
       }),
     },
     {

@@ -1,0 +1,235 @@
+-- Which replicas there are, and what their probes say. See lib/capacity.lua for their states.
+-- One that a gateway's file names has the source 'config', one that was put over HTTP 'api', one that a
+-- name service knows 'dns'. What was put over HTTP stays until it is removed there.
+
+local roster = {}
+-- private
+
+-- A worker that gave no sign of life for so long probes no more, ms: less than it takes to be gone.
+local SILENT_MS = 5000
+-- A probe that nobody has reported by then after its timeout is given up, ms.
+local REPORT_MS = 1000
+
+local STATE_FIELDS = {
+  'state', 'health', 'down_until', 'openings', 'opened_at', 'trial', 'reason', 'streak', 'probing', 'probing_until',
+  'since', 'drain_until',
+}
+
+local function probe_of(id)
+  local stored = redis.call('HGET', key.probes, id)
+  return stored and cjson.decode(stored)
+end
+
+-- No new prompts; what runs there at `until_ms` is moved.
+function roster.drain(replica, until_ms)
+  replica.state, replica.drain_until = 'draining', until_ms
+  capacity.save(replica)
+end
+
+-- Takes prompts again.
+function roster.ready(replica)
+  replica.state, replica.drain_until = 'ready', nil
+  capacity.save(replica)
+end
+
+-- Takes it out: it goes with its last prompt.
+function roster.remove(id)
+  local replica = capacity.replica(id)
+  redis.call('HDEL', key.probes, id)
+  set_score(timers, 'probe ' .. id, false)
+  if capacity.taken(id) == 0 then
+    capacity.forget(id)
+  else
+    replica.state, replica.expires_at, replica.probed = 'leaving', nil, nil
+    capacity.save(replica)
+  end
+end
+
+-- Its probe, or nil; one that is new is due at once.
+local function keep_probe(id, probe, is_new)
+  if not probe then
+    redis.call('HDEL', key.probes, id)
+    set_score(timers, 'probe ' .. id, false)
+  elseif is_new or redis.call('HGET', key.probes, id) ~= probe then
+    redis.call('HSET', key.probes, id, probe)
+    set_score(timers, 'probe ' .. id, now_ms)
+  end
+end
+
+-- Puts one in, or another in its place. What is known of it stays as long as its address does. `given`
+-- has its fields, probe (JSON text, for none absent), state and ttl_ms.
+function roster.put(pool, source, given)
+  local id, probe = given.id, given.probe
+  local before = capacity.replica(id)
+  local replica = { pool = pool, source = source, probed = probe and true or nil, expires_at = nil }
+  for field, value in pairs(given) do
+    replica[field] = value
+  end
+  replica.probe, replica.ttl_ms, replica.state = nil, nil, nil
+  if given.ttl_ms then
+    replica.expires_at = now_ms + given.ttl_ms
+  end
+  local is_same = before and before.url == given.url and before.pool == pool and before.state ~= 'leaving'
+  if is_same then
+    for _, field in ipairs(STATE_FIELDS) do
+      replica[field] = before[field]
+    end
+    local waits_for_probe = replica.health == 'starting' or (replica.health == 'down' and not replica.down_until)
+    if waits_for_probe and not probe then
+      replica.health, replica.reason = 'up', nil
+    end
+  else
+    replica.state, replica.health, replica.since = 'ready', probe and 'starting' or 'up', now_ms
+  end
+  if given.state == 'draining' and replica.state ~= 'draining' then
+    replica.state = 'draining'
+  elseif given.state == 'ready' then
+    replica.state, replica.drain_until = 'ready', nil
+  end
+  if not probe then
+    replica.probing, replica.probing_until = nil, nil
+  end
+  capacity.save(replica)
+  keep_probe(id, probe, not is_same)
+end
+
+-- The replicas that one source has for a pool, in place of those that it had.
+function roster.set(pool, source, list)
+  local named = {}
+  for _, given in ipairs(list) do
+    local before = capacity.replica(given.id)
+    named[given.id] = true
+    if not before or before.source ~= 'api' or before.state == 'leaving' then
+      roster.put(pool, source, given)
+    end
+  end
+  local gone = {}
+  for id, replica in pairs(capacity.replicas()) do
+    if replica.pool == pool and (replica.source or 'config') == source and not named[id] and replica.state ~= 'leaving' then
+      gone[#gone + 1] = id
+    end
+  end
+  for _, id in ipairs(gone) do
+    roster.remove(id)
+  end
+end
+
+-- The timer of a replica. Says whether what runs there has to be moved.
+function roster.on_time(id)
+  local replica = capacity.replica(id)
+  if not replica then
+    return false
+  end
+  local moves = (replica.drain_until or math.huge) <= now_ms
+  if moves then
+    replica.drain_until = nil
+    capacity.save(replica)
+  end
+  if (replica.expires_at or math.huge) <= now_ms then
+    roster.remove(id)
+  elseif replica.health == 'down' and (replica.down_until or math.huge) <= now_ms then
+    capacity.try_again(replica)
+  end
+  capacity.refresh()
+  return moves and capacity.taken(id) > 0
+end
+
+local function is_alive(member, alive_ms)
+  local gone_at = member and tonumber(redis.call('ZSCORE', key.timers, 'member ' .. member) or nil)
+  return gone_at and gone_at - alive_ms > now_ms - math.min(SILENT_MS, alive_ms / 2)
+end
+
+-- A worker gives a sign of life: the pools that are its to probe. One that nobody alive probes becomes its
+-- own, and so stays as long as it lives.
+function roster.elect(member, alive_ms)
+  local mine = {}
+  for pool in pairs(member.pools or {}) do
+    local field = 'prober ' .. pool
+    local holder = read(meta, field)
+    if holder ~= member.id and not (holder and is_alive(holder, alive_ms)) then
+      write(meta, field, member.id)
+      holder = member.id
+      -- What the last one was at is begun anew.
+      for id, replica in pairs(capacity.replicas()) do
+        if replica.pool == pool and replica.probed then
+          set_score(timers, 'probe ' .. id, now_ms)
+        end
+      end
+    end
+    if holder == member.id then
+      mine[#mine + 1] = pool
+    end
+  end
+  return mine
+end
+
+-- It serves these pools no more.
+function roster.resign(member_id, pools)
+  for pool in pairs(pools or {}) do
+    if read(meta, 'prober ' .. pool) == member_id then
+      write(meta, 'prober ' .. pool, false)
+    end
+  end
+end
+
+-- A probe is due: the pool's prober is told. One that runs the model takes a place like a prompt, and
+-- where there is none those that run there tell enough.
+function roster.probe(id)
+  local replica, probe = capacity.replica(id), probe_of(id)
+  if not (replica and probe) then
+    return
+  end
+  local had_place = replica.probing_until
+  replica.probing, replica.probing_until = nil, nil
+  local prober = read(meta, 'prober ' .. replica.pool)
+  local next_at = now_ms + probe.period_ms
+  if prober and not (probe.post_data and capacity.taken(id) >= replica.max_inflight) then
+    replica.probing = next_sequence()
+    local given_up_at = now_ms + probe.timeout_ms + REPORT_MS
+    replica.probing_until = probe.post_data and given_up_at or nil
+    next_at = math.max(next_at, given_up_at)
+    tell(prober, {
+      id = id, probe = {
+        number = replica.probing, url = replica.url, credentials = replica.credentials, path = probe.path,
+        post_data = probe.post_data, timeout_ms = probe.timeout_ms,
+      },
+    })
+  end
+  capacity.save(replica)
+  set_score(timers, 'probe ' .. id, next_at)
+  if had_place or replica.probing_until then
+    capacity.refresh()
+  end
+end
+
+local function judge(replica, probe, ok, reason)
+  local streak = replica.streak or 0
+  streak = ok and math.max(streak, 0) + 1 or math.min(streak, 0) - 1
+  replica.streak = streak
+  local health, rests = replica.health, replica.down_until
+  if ok and streak >= probe.success_threshold then
+    if health == 'starting' or (health == 'down' and not rests) then
+      replica.health, replica.openings, replica.opened_at, replica.reason = 'up', nil, nil, nil
+    end
+  elseif not ok then
+    local is_early = health == 'starting' and now_ms < replica.since + probe.initial_delay_ms
+    if -streak >= probe.failure_threshold and not is_early then
+      replica.health, replica.down_until, replica.trial = 'down', nil, nil
+    end
+    replica.reason = reason
+  end
+end
+
+-- What came of a probe; false where nobody waits for it any more.
+function roster.probed(id, number, ok, reason)
+  local replica, probe = capacity.replica(id), probe_of(id)
+  if not (replica and probe) or replica.probing ~= number then
+    return false
+  end
+  replica.probing, replica.probing_until = nil, nil
+  judge(replica, probe, ok, reason)
+  capacity.save(replica)
+  set_score(timers, 'probe ' .. id, now_ms + probe.period_ms)
+  capacity.refresh()
+  return true
+end

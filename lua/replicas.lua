@@ -1,0 +1,44 @@
+#!lua flags=allow-oom
+--[[
+replicas: a replica joins, changes, drains or goes, a name service knows others, or a probe has an answer.
+
+KEYS, ARGV: see lib/step.lua.
+args: one of put {pool, replica {id, url, protocol, max_inflight, model, template, price, zone, spot,
+  credentials, probe (JSON text of {path, post_data, initial_delay_ms, timeout_ms, period_ms,
+  success_threshold, failure_threshold}), state, ttl_ms}}, set {pool, source, replicas [the same]} (all
+  that this source has), drain {id, deadline_ms (from now; absent for none)}, ready {id}, remove {id}, probed {id, probe
+  (its number), ok, reason}.
+result: {status: 'done', is_new (put: bool)}, {status: 'unknown'} for an id that there is not, {status:
+  'stale'} for a probe that nobody waits for any more.
+Safe to repeat.
+]]
+-- use step limiters buckets tree shares standing capacity ended records dead requests roster admit close
+
+local function change()
+  if args.put then
+    local before = capacity.replica(args.put.replica.id)
+    roster.put(args.put.pool, 'api', args.put.replica)
+    return { status = 'done', is_new = not before or before.state == 'leaving' }
+  elseif args.set then
+    roster.set(args.set.pool, args.set.source, args.set.replicas)
+    return { status = 'done' }
+  elseif args.probed then
+    local probed = args.probed
+    return { status = roster.probed(probed.id, probed.probe, probed.ok, probed.reason) and 'done' or 'stale' }
+  end
+  local replica = capacity.replica((args.drain or args.ready or args.remove).id)
+  if not replica or replica.state == 'leaving' then
+    return { status = 'unknown' }
+  elseif args.ready then
+    roster.ready(replica)
+  elseif args.drain then
+    roster.drain(replica, args.drain.deadline_ms and now_ms + args.drain.deadline_ms)
+  else
+    roster.remove(replica.id)
+  end
+  return { status = 'done' }
+end
+
+local result = change()
+capacity.refresh()
+return close(result)

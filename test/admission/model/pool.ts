@@ -1,0 +1,177 @@
+/** The replicas of one pool by brute force: who may be sent a prompt, and how many more. */
+
+interface ModelReplica {
+  readonly id: string;
+  maxInflight: number;
+  source: 'config' | 'api';
+  state: 'ready' | 'draining' | 'leaving';
+  health: 'up' | 'down' | 'trial';
+  downUntil: number;
+  openings: number;
+  openedAt: number;
+  /** Whose end says whether it serves. */
+  trial: string | undefined;
+  expiresAt: number;
+  drainUntil: number;
+}
+
+const never = Number.POSITIVE_INFINITY;
+const longestRestMs = 60_000;
+
+/** How a replica is put over HTTP. */
+export interface Put {
+  readonly maxInflight: number;
+  readonly state?: 'ready' | 'draining';
+  readonly ttlMs?: number;
+}
+
+export class ModelPool {
+  readonly #replicas = new Map<string, ModelReplica>();
+  /** Ids of the requests that run at a replica. */
+  readonly #runningAt: (id: string) => readonly string[];
+
+  constructor(runningAt: (id: string) => readonly string[]) {
+    this.#runningAt = runningAt;
+  }
+
+  /** What a gateway's file names. */
+  set(takes: Readonly<Record<string, number>>): void {
+    for (const [id, maxInflight] of Object.entries(takes)) {
+      const before = this.#replicas.get(id);
+      if (before?.source === 'api' && before.state !== 'leaving') continue;
+      this.#join(id, maxInflight, 'config', never);
+    }
+    for (const { id, source, state } of [...this.#replicas.values()]) {
+      if (source === 'config' && state !== 'leaving' && !(id in takes)) this.remove(id);
+    }
+  }
+
+  put(id: string, { maxInflight, state, ttlMs = never }: Put, nowMs: number): void {
+    const replica = this.#join(id, maxInflight, 'api', nowMs + ttlMs);
+    if (state === 'draining') replica.state = 'draining';
+    if (state === 'ready') Object.assign(replica, { state, drainUntil: never });
+  }
+
+  /** Whether there is one. */
+  drain(id: string, untilMs: number): boolean {
+    const replica = this.#known(id);
+    if (replica) Object.assign(replica, { state: 'draining', drainUntil: untilMs });
+    return replica !== undefined;
+  }
+
+  remove(id: string): boolean {
+    const replica = this.#known(id);
+    if (replica) Object.assign(replica, { state: 'leaving', expiresAt: never });
+    this.#forgetEmpty();
+    return replica !== undefined;
+  }
+
+  has(id: string): boolean {
+    return this.#replicas.has(id);
+  }
+
+  /** Prompts that run at its replicas or could go there now. */
+  units(): number {
+    let units = 0;
+    for (const replica of this.#replicas.values()) {
+      units += this.#runningAt(replica.id).length + this.#room(replica);
+    }
+    return units;
+  }
+
+  /** The largest free share; those that failed it before last of all. */
+  choose(failed: readonly string[]): string | undefined {
+    const free = [...this.#replicas.values()].filter((replica) => this.#room(replica) > 0);
+    const scored = free.map(({ id, maxInflight }) => {
+      return { id, hasFailed: failed.includes(id), load: this.#runningAt(id).length / maxInflight };
+    });
+    const [best] = scored.toSorted(
+      (a, b) =>
+        Number(a.hasFailed) - Number(b.hasFailed) || a.load - b.load || (a.id < b.id ? -1 : 1),
+    );
+    return best?.id;
+  }
+
+  enter(id: string, request: string): void {
+    const replica = this.#replicas.get(id);
+    if (replica?.health === 'trial') replica.trial = request;
+  }
+
+  /** After a request is gone from it. */
+  left(id: string, request: string): void {
+    const replica = this.#replicas.get(id);
+    if (replica?.trial === request) replica.trial = undefined;
+    this.#forgetEmpty();
+  }
+
+  served(id: string): void {
+    const replica = this.#replicas.get(id);
+    if (replica?.health !== 'trial') return;
+    Object.assign(replica, { health: 'up', openings: 0, openedAt: 0, trial: undefined });
+  }
+
+  failed(id: string, beganAtMs: number, restMs: number, nowMs: number): void {
+    const replica = this.#replicas.get(id);
+    if (!replica || replica.health === 'down' || beganAtMs < replica.openedAt) return;
+    const longest = Math.max(restMs, longestRestMs);
+    const downUntil = nowMs + Math.min(longest, restMs * 2 ** replica.openings);
+    const openings = replica.openings + 1;
+    const opened = { health: 'down', openings, openedAt: nowMs, trial: undefined, downUntil };
+    Object.assign(replica, opened);
+  }
+
+  /** What comes first for each replica. */
+  timers(): { readonly id: string; readonly atMs: number }[] {
+    return [...this.#replicas.values()].flatMap(
+      ({ id, health, downUntil, expiresAt, drainUntil }) => {
+        const atMs = Math.min(health === 'down' ? downUntil : never, expiresAt, drainUntil);
+        return atMs < never ? [{ id, atMs }] : [];
+      },
+    );
+  }
+
+  /** Its time has come; says whether what runs there is to be moved. */
+  onTime(id: string, nowMs: number): boolean {
+    const replica = this.#replicas.get(id);
+    if (!replica) return false;
+    const moves = replica.drainUntil <= nowMs;
+    if (moves) replica.drainUntil = never;
+    if (replica.expiresAt <= nowMs) this.remove(id);
+    else if (replica.health === 'down' && replica.downUntil <= nowMs) replica.health = 'trial';
+    return moves;
+  }
+
+  #join(id: string, maxInflight: number, source: 'config' | 'api', expiresAt: number) {
+    const before = this.#known(id);
+    const fresh = {
+      state: 'ready' as const,
+      health: 'up' as const,
+      downUntil: 0,
+      openings: 0,
+      openedAt: 0,
+      trial: undefined,
+      drainUntil: never,
+    };
+    const replica: ModelReplica = { ...fresh, ...before, id, maxInflight, source, expiresAt };
+    this.#replicas.set(id, replica);
+    return replica;
+  }
+
+  #known(id: string): ModelReplica | undefined {
+    const replica = this.#replicas.get(id);
+    return replica?.state === 'leaving' ? undefined : replica;
+  }
+
+  #room({ id, state, health, trial, maxInflight }: ModelReplica): number {
+    if (state !== 'ready' || health === 'down') return 0;
+    const free = Math.max(0, maxInflight - this.#runningAt(id).length);
+    if (health === 'trial') return trial === undefined ? Math.min(1, free) : 0;
+    return free;
+  }
+
+  #forgetEmpty(): void {
+    for (const { id, state } of [...this.#replicas.values()]) {
+      if (state === 'leaving' && this.#runningAt(id).length === 0) this.#replicas.delete(id);
+    }
+  }
+}
