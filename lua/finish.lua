@@ -5,7 +5,8 @@ finish: holders are done with requests. Frees their slots, settles their tokens,
 KEYS, ARGV: see lib/step.lua; from KEYS[31] on: the streams of those that have an answer.
 args: items [{id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
   'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (its
-  replica cannot serve: it is left alone that long, and longer when it fails again), answer (which of the answers is its own, from 1), at
+  replica cannot serve: it is left alone that long, and longer when it fails again), is_sure (that it is
+  not this prompt's doing), answer (which of the answers is its own, from 1), at
   (the id of its entry in the stream, which follows those that the worker has appended)}].
 From ARGV[4] on: the answers, as they are kept in the streams. Followers are told short ones.
 result: for each item {status: 'ended', state}, {status: 'retried', state}, {status: 'already',
@@ -54,7 +55,7 @@ local function finish(item)
   if item.outcome == 'retry' then
     local result = retry(request, item)
     if has_failed then
-      capacity.failed(replica, started_at, item.replica_down_ms, item.message)
+      capacity.failed(replica, started_at, item.replica_down_ms, item.message, item.is_sure)
     end
     return result
   end
@@ -77,7 +78,7 @@ local function finish(item)
     answer = answer and #answer <= TOLD_BYTES and answer or nil,
   })
   if has_failed then
-    capacity.failed(replica, started_at, item.replica_down_ms, item.message)
+    capacity.failed(replica, started_at, item.replica_down_ms, item.message, item.is_sure)
   end
   return { status = 'ended', state = item.outcome }
 end

@@ -187,10 +187,11 @@ export class Attempts {
         return { outcome: 'failed', code: 'invalid_request', message, tokens: 1 };
       }
       case 'failed': {
-        const { message, isDown, isUnsent } = result;
-        const replicaDownMs = isDown ? this.#options.replicaDownMs : undefined;
-        const code = isUnsent ? 'unavailable' : 'upstream_failed';
-        return withoutRetry({ outcome: 'retry', code, message, replicaDownMs }, isSeen);
+        const { message, evidence } = result;
+        const replicaDownMs = evidence === 'none' ? undefined : this.#options.replicaDownMs;
+        const isSure = evidence !== 'broken';
+        const code = evidence === 'unreached' ? 'unavailable' : 'upstream_failed';
+        return withoutRetry({ outcome: 'retry', code, message, replicaDownMs, isSure }, isSeen);
       }
     }
   }

@@ -57,11 +57,17 @@ export type Exchanged =
       readonly message: string;
       /** For the log: without what the replica says, which may quote a prompt. */
       readonly reason: string;
-      /** It is the replica's state and not this prompt's doing. */
-      readonly isDown: boolean;
-      /** It has surely never reached the replica: it cannot be this prompt's doing. */
-      readonly isUnsent: boolean;
+      readonly evidence: Evidence;
     };
+
+/**
+ * What a failure says of the replica:
+ *   unreached    the prompt never got there, which cannot be its doing
+ *   unavailable  it says itself that it cannot serve now
+ *   broken       it broke off or kept silent, which may be the prompt's doing
+ *   none         it answered, though not with an answer
+ */
+export type Evidence = 'unreached' | 'unavailable' | 'broken' | 'none';
 
 /** How long a replica has to close its answer once that is complete, ms. */
 const closeMs = 1_000;
@@ -108,20 +114,25 @@ export async function exchange(
 
 function failureOf(error: unknown): Exchanged | undefined {
   if (error instanceof ReplicaFailure) {
-    const { message, isDown, wasSent } = error;
-    return { status: 'failed', message, reason: message, isDown, isUnsent: !wasSent };
+    const { message } = error;
+    return { status: 'failed', message, reason: message, evidence: evidenceIn(error) };
   }
   if (error instanceof MalformedReply) {
     const message = `the replica failed: its answer makes no sense: ${error.message}`;
-    return { status: 'failed', message, reason: message, isDown: false, isUnsent: false };
+    return { status: 'failed', message, reason: message, evidence: 'none' };
   }
   if (error instanceof ReplicaError) {
     const message = `the replica failed: ${error.message}`;
-    const reason = 'it reported an error';
-    return { status: 'failed', message, reason, isDown: false, isUnsent: false };
+    return { status: 'failed', message, reason: 'it reported an error', evidence: 'none' };
   }
   if (error instanceof SluiceError) return { status: 'refused', message: error.message };
   return undefined;
+}
+
+function evidenceIn({ isDown, wasSent, httpStatus }: ReplicaFailure): Evidence {
+  if (!wasSent) return 'unreached';
+  if (!isDown) return 'none';
+  return httpStatus === undefined ? 'broken' : 'unavailable';
 }
 
 /** 4xx: the replica's own no, which is the client's answer. */

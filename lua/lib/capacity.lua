@@ -89,7 +89,7 @@ end
 
 -- Whether what it takes has nothing to do with what runs there.
 local function is_plain(replica, taken)
-  return replica.state == 'ready' and replica.health == 'up' and not replica.probing_until
+  return replica.state == 'ready' and replica.health == 'up' and not replica.probing_until and not replica.strikes
     and taken <= replica.max_inflight
 end
 
@@ -249,26 +249,38 @@ end
 -- A prompt was answered there.
 function capacity.served(id)
   local replica = read(meta, 'impaired') and capacity.replica(id)
-  if replica and replica.health == 'trial' then
-    replica.health, replica.openings, replica.opened_at, replica.trial, replica.reason = 'up', nil, nil, nil, nil
+  if replica and (replica.health == 'trial' or replica.strikes) then
+    if replica.health == 'trial' then
+      replica.health, replica.openings, replica.opened_at, replica.trial, replica.reason = 'up', nil, nil, nil, nil
+    end
+    replica.strikes = nil
     capacity.save(replica)
     capacity.refresh()
   end
 end
 
+-- Prompts in a row that broke off, each of which may have done it itself, until it is the replica's doing.
+local MOST_STRIKES = 2
 -- The longest rest of a replica that fails again and again, ms.
 local LONGEST_REST_MS = 60000
 
 -- A prompt that began at `began_at` found that it cannot serve: it is left alone for a while, for twice
--- as long each time that its trial fails.
-function capacity.failed(id, began_at, rest_ms, reason)
+-- as long each time that its trial fails. Where it is not sure that it was not the prompt's doing, others
+-- have to find the same.
+function capacity.failed(id, began_at, rest_ms, reason, is_sure)
   local replica = capacity.replica(id)
   local is_closed = replica and (replica.health == 'up' or replica.health == 'trial')
   -- One that began before it was found out the last time says nothing new.
   if not is_closed or began_at < (replica.opened_at or 0) then
     return
   end
-  replica.openings = (replica.openings or 0) + 1
+  replica.strikes = (replica.strikes or 0) + 1
+  if not is_sure and replica.health == 'up' and replica.strikes < MOST_STRIKES then
+    capacity.save(replica)
+    capacity.refresh()
+    return
+  end
+  replica.strikes, replica.openings = nil, (replica.openings or 0) + 1
   local longest = math.max(rest_ms, LONGEST_REST_MS)
   replica.health, replica.opened_at, replica.trial = 'down', now_ms, nil
   replica.down_until = now_ms + math.min(longest, rest_ms * 2 ^ (replica.openings - 1))

@@ -11,7 +11,7 @@ local SILENT_MS = 5000
 local REPORT_MS = 1000
 
 local STATE_FIELDS = {
-  'state', 'health', 'down_until', 'openings', 'opened_at', 'trial', 'reason', 'streak', 'probing', 'probing_until',
+  'state', 'health', 'down_until', 'openings', 'opened_at', 'strikes', 'trial', 'reason', 'streak', 'probing', 'probing_until',
   'since', 'drain_until',
 }
 
@@ -210,6 +210,9 @@ local function judge(replica, probe, ok, reason)
   if ok and streak >= probe.success_threshold then
     if health == 'starting' or (health == 'down' and not rests) then
       replica.health, replica.openings, replica.opened_at, replica.reason = 'up', nil, nil, nil
+    elseif probe.post_data then
+      -- The model has answered: that is what a trial would show.
+      replica.health, replica.down_until, replica.trial, replica.strikes = 'up', nil, nil, nil
     end
   elseif not ok then
     local is_early = health == 'starting' and now_ms < replica.since + probe.initial_delay_ms

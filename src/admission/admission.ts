@@ -323,7 +323,7 @@ export class Admission {
     const answers: string[] = [];
     const streams: string[] = [];
     const items = list.map(({ holder, outcome }) => {
-      const { replicaDownMs, answer, message, ...rest } = outcome;
+      const { replicaDownMs, isSure, answer, message, ...rest } = outcome;
       if (answer !== undefined) {
         answers.push(answer.text);
         streams.push(streamKey(this.domain, holder.id));
@@ -333,6 +333,7 @@ export class Admission {
         ...rest,
         message: message && plain(message),
         replica_down_ms: replicaDownMs,
+        is_sure: isSure,
         answer: answer === undefined ? undefined : answers.length,
         at: answer?.at,
       };

@@ -228,6 +228,8 @@ export interface Outcome {
   readonly tokens?: number | undefined;
   /** The replica cannot serve: leave it alone for so long. */
   readonly replicaDownMs?: number | undefined;
+  /** That it cannot is surely not this prompt's doing; else others have to find the same. */
+  readonly isSure?: boolean | undefined;
   /** What the client gets, and the id of its entry in the request's stream, see src/stream. */
   readonly answer?: { readonly text: string; readonly at: string } | undefined;
 }

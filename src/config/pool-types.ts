@@ -82,7 +82,7 @@ export interface Affinity {
 export interface DnsConfig extends ReplicaTemplate {
   /** A host name; that of SRV records in full, as `_http._tcp.vllm.default.svc.cluster.local`. */
   readonly name: string;
-  /** What is looked up: addresses (A, AAAA), or SRV records. Default address. */
+  /** What is looked up: addresses (A, or AAAA where there are none), or SRV records. Default address. */
   readonly kind: 'address' | 'srv';
   /** TCP port, of addresses; SRV records have theirs. No default. */
   readonly port?: number;

@@ -5,8 +5,6 @@ import { plainName, plainNameInWords, replicaId, url } from './parts.ts';
 import { probeSchema, readProbe } from './probe.ts';
 import type { ReplicaConfig, ReplicaTemplate } from './types.ts';
 
-export { readProbe } from './probe.ts';
-
 /** A name by itself, of a pool or of credentials. */
 const name = Type.String({ pattern: plainName, expect: plainNameInWords });
 

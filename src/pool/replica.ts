@@ -64,7 +64,7 @@ export class ReplicaClient {
       const bounds = { limit: 64 * 1024, signal: AbortSignal.timeout(dumpMs) };
       void body.dump(bounds).catch(() => {});
       const message = `the replica answered ${httpStatus}`;
-      throw new ReplicaFailure(message, unavailable.has(httpStatus), undefined, { httpStatus });
+      throw new ReplicaFailure(message, servesNobody.has(httpStatus), undefined, { httpStatus });
     }
     const contentType = [headers['content-type'] ?? 'application/json'].flat()[0] ?? '';
     return { httpStatus, contentType, bytes: readable(body, signal) };
@@ -104,15 +104,15 @@ export function tooLarge(limit: number): ReplicaFailure {
 
 /** How long the rest of a failed answer may take to come, ms. */
 const dumpMs = 1_000;
-/** An overloaded server, or a gateway before it, says that it cannot serve anybody now. */
-const unavailable: ReadonlySet<number> = new Set([429, 502, 503, 504]);
-/** What a replica says to us, and not to the client: that our credentials are wrong, or we too slow. */
-const oursToMend: ReadonlySet<number> = new Set([401, 403, 407, 408]);
+/** An overloaded server, or a gateway before it, says so; or our credentials are not good enough. */
+const servesNobody: ReadonlySet<number> = new Set([401, 407, 429, 502, 503, 504]);
+/** What a replica says to us, and not to the client: that we may not ask this, or were too slow. */
+const oursToMend: ReadonlySet<number> = new Set([403, 408]);
 
 /** Anything but an answer, or the replica's no to this prompt. */
 function isFailure(status: number): boolean {
   const isNeither = status < 200 || (status >= 300 && status < 400) || status >= 500;
-  return isNeither || unavailable.has(status) || oursToMend.has(status);
+  return isNeither || servesNobody.has(status) || oursToMend.has(status);
 }
 
 /** A base URL may have a path of its own, as Ray Serve's route prefix. */

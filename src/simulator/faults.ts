@@ -50,6 +50,8 @@ export interface Fault {
   readonly mode: FaultMode;
   /** Ends after so many requests were hit; absent: no limit. */
   readonly count?: number;
+  /** Only prompts whose body, or query, holds this text are hit; absent: all. */
+  readonly match?: string;
   /** Share of the requests that are hit, 0 to 1; absent: all. */
   readonly probability?: number;
   /** Seed of the choice that `probability` makes, an integer; absent: 1. */
@@ -73,7 +75,7 @@ export interface Fault {
 
 type Field = Exclude<keyof Fault, 'mode'>;
 
-const perRequest: readonly Field[] = ['count', 'probability', 'seed', 'for_ms'];
+const perRequest: readonly Field[] = ['count', 'match', 'probability', 'seed', 'for_ms'];
 
 /** Which fields mean something in which mode. Anything else is a mistake, and said so. */
 const fieldsOf: Record<FaultMode, readonly Field[]> = {
@@ -95,6 +97,10 @@ const fieldsOf: Record<FaultMode, readonly Field[]> = {
 
 const checks: Record<Field, { expected: string; holds: (value: unknown) => boolean }> = {
   count: integer(1, 1e9),
+  match: {
+    expected: 'a text of 1 to 1000 characters',
+    holds: (value) => typeof value === 'string' && value.length >= 1 && value.length <= 1_000,
+  },
   probability: number(0, 1),
   seed: integer(0, 2 ** 32 - 1),
   for_ms: integer(1, 2 ** 31 - 1),
@@ -148,11 +154,12 @@ export class FaultSwitch {
     this.#hits = 0;
   }
 
-  /** The fault that hits this request, if one does. To be asked once a request. */
-  draw(kind: 'prompt' | 'probe'): Fault | undefined {
+  /** The fault that hits this request, if one does. To be asked once a request; `text` is the prompt's. */
+  draw(kind: 'prompt' | 'probe', text = ''): Fault | undefined {
     const fault = this.#fault;
     if (fault.mode === 'none' || fault.mode === 'refuse' || this.#left === 0) return undefined;
     if (kind === 'probe' && fault.scope !== 'all') return undefined;
+    if (fault.match !== undefined && !text.includes(fault.match)) return undefined;
     if (fault.probability !== undefined && this.#random() >= fault.probability) return undefined;
     this.#hits += 1;
     this.#left -= 1;

@@ -70,7 +70,7 @@ async function serveProtocol(
       const incoming = await readIncoming(parts, url, request);
       return { call: parse(incoming, parts.catalog), text: incoming.text };
     });
-    const fault = parts.faults.draw('prompt');
+    const fault = parts.faults.draw('prompt', text ?? url.search);
     servePrompt(parts, { path: url.pathname, call, fault, text }, request, response);
   } else if (page) {
     if (hitsProbe(parts)) return;

@@ -274,7 +274,12 @@ test('a failed attempt is retried elsewhere, and its replica left alone for a wh
   await world.beat('worker-gpu', { gpu: 9 });
   const id = await world.add(prompt);
   await world.admission.begin(world.holder(id), 'worker-gpu');
-  const failure = { outcome: 'retry', code: 'upstream_failed', replicaDownMs: 5_000 } as const;
+  const failure = {
+    outcome: 'retry',
+    code: 'upstream_failed',
+    replicaDownMs: 5_000,
+    isSure: true,
+  } as const;
   expect(await world.admission.finish(world.holder(id), failure)).toEqual({
     status: 'retried',
     state: 'admitted',

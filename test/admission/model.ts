@@ -231,9 +231,9 @@ export class Model {
     // What fails everywhere says nothing of where it fails.
     const isEvidence = request.failures === 0 || outcome.code === 'unavailable';
     const failed = () => {
-      const { replicaDownMs } = outcome;
-      if (replica === undefined || replicaDownMs === undefined || !isEvidence) return;
-      this.pool.failed(replica, startedAt, replicaDownMs, this.nowMs);
+      const { replicaDownMs: ms, isSure = false } = outcome;
+      if (replica === undefined || ms === undefined || !isEvidence) return;
+      this.pool.failed(replica, startedAt, { ms, isSure }, this.nowMs);
     };
     if (outcome.outcome !== 'retry') {
       if (replica !== undefined && outcome.outcome === 'done') this.pool.served(replica);

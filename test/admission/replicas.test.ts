@@ -80,12 +80,18 @@ async function orders(world: World, worker: string) {
   const published = async () => {
     // What was published before this was answered has arrived.
     await subscriber.ping();
-    return heard.splice(0);
+    // Orders to abort come on the same channel.
+    return heard.splice(0).filter((order) => order.probe !== undefined);
   };
   return { published, stop: () => subscriber.disconnect() };
 }
 
-const failed = { outcome: 'retry', code: 'upstream_failed', replicaDownMs: 5_000 } as const;
+const failed = {
+  outcome: 'retry',
+  code: 'upstream_failed',
+  replicaDownMs: 5_000,
+  isSure: true,
+} as const;
 
 test('a replica with a probe takes nothing until it is answered, and then at once', async () => {
   const world = await poolOf();
@@ -315,6 +321,60 @@ test('a prompt that fails everywhere takes only the first of its replicas down, 
   ]);
   expect(await world.admission.deadLetters.read(id)).toMatchObject({ body: 'the poison' });
   await world.check();
+});
+
+test('what breaks off may be the prompt’s doing: it takes two in a row, of two prompts', async () => {
+  const world = await poolOf(replica('r1', { max_inflight: 4 }));
+  const broken = { ...failed, isSure: false };
+  const health = async () => (await known(world, 'r1'))?.health;
+  const breaks = async (prompt: Holder) => {
+    expect(await world.admission.finish(prompt, broken)).toMatchObject({ status: 'retried' });
+    await world.admission.cancel(prompt.id, 'test');
+  };
+  await breaks(await run(world));
+  expect(await health()).toBe('up');
+  expect(await limit(world)).toBe(4);
+  // One that is answered in between says that it serves.
+  await world.admission.finish(await run(world), { outcome: 'done' });
+  await breaks(await run(world));
+  expect(await health()).toBe('up');
+  await breaks(await run(world));
+  expect(await health()).toBe('down');
+  // A trial is what finds out: one is enough.
+  await pass(world, 5_000);
+  await breaks(await run(world));
+  expect(await known(world, 'r1')).toMatchObject({
+    health: 'down',
+    down_until: world.nowMs + 10_000,
+  });
+});
+
+test('the model’s own answer to a probe ends a rest; that a page is served does not', async () => {
+  for (const post_data of [probe.post_data, undefined]) {
+    const spec = JSON.stringify({ ...probe, post_data });
+    const world = await poolOf(replica('r1', { probe: spec }));
+    const w1 = await orders(world, 'w1');
+    const answer = async () => {
+      await pass(world, 1_000);
+      for (let waited = 1; ; waited++) {
+        const [order] = await w1.published();
+        if (order) {
+          const { number } = order.probe;
+          await world.admission.replicas.probed({ id: 'r1', probe: number, result: { ok: true } });
+          return;
+        }
+        expect(waited).toBeLessThan(20);
+        await pass(world, 1_000);
+      }
+    };
+    await answer();
+    await world.admission.finish(await run(world), { ...failed, replicaDownMs: 60_000 });
+    expect(await known(world, 'r1')).toMatchObject({ health: 'down' });
+    await answer();
+    const health = post_data === undefined ? 'down' : 'up';
+    expect(await known(world, 'r1')).toMatchObject({ health });
+    w1.stop();
+  }
 });
 
 test('a prompt that never reached its replica is not to blame: it waits until there is one', async () => {

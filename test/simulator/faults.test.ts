@@ -212,6 +212,16 @@ test('probability hits about that share, and the same ones for the same seed', (
   expect(draws(7)).not.toEqual(draws(8));
 });
 
+test('match hits only prompts that hold the text', async () => {
+  const replica = await quickReplica();
+  await replica.setFault({ mode: 'error', match: 'poison' });
+  const status = async (text: string) =>
+    (await post(replica, '/api/generate', { ...prompt, prompt: text })).status;
+  expect([await status('a rose'), await status('some poison')]).toEqual([200, 500]);
+  const infer = async (text: string) => (await fetch(`${replica.url}/infer?text=${text}`)).status;
+  expect([await infer('rose'), await infer('poison')]).toEqual([200, 500]);
+});
+
 test('with a probability, count counts the hits', () => {
   const faults = new FaultSwitch();
   faults.set({ mode: 'error', probability: 0.5, count: 3 });
@@ -228,6 +238,7 @@ const nonsense: [unknown, RegExp][] = [
   [{ mode: 'error', count: 0 }, /count must be an integer from 1/],
   [{ mode: 'error', count: '2' }, /count must be an integer/],
   [{ mode: 'error', probability: 1.5 }, /probability must be a number from 0 to 1/],
+  [{ mode: 'error', match: '' }, /match must be a text of 1 to 1000 characters/],
   [{ mode: 'error', seed: -1 }, /seed/],
   [{ mode: 'slow', factor: 0.5 }, /factor must be a number from 1/],
   [{ mode: 'refuse', count: 3 }, /count does not go with mode refuse/],

@@ -120,7 +120,13 @@ export class History {
     const ids = this.#model.liveIds().filter((id) => this.#model.stateOf(id) !== 'waiting');
     const holders = ids.map((id) => this.#model.holderOf(id));
     const finish = { do: 'finish', outcome: 'done', tokens: undefined } as const;
-    const more = { gateway: 0, pick: 1, unavailable: false, replicaDownMs: undefined };
+    const more = {
+      gateway: 0,
+      pick: 1,
+      unavailable: false,
+      replicaDownMs: undefined,
+      isSure: true,
+    };
     const isAdmitted = (id: string) => this.#model.stateOf(id) === 'admitted';
     const isPrompt = (id: string) => this.#asked.get(id)?.kind === 'prompt';
     const begins = holders.filter(({ id }) => isPrompt(id) && isAdmitted(id));
@@ -279,6 +285,7 @@ export class History {
       tokens: op.tokens,
       code: op.unavailable ? 'unavailable' : 'upstream_failed',
       replicaDownMs: op.replicaDownMs,
+      isSure: op.isSure,
     };
     const claimed = isFlow || isMine ? holder : { ...holder, token: 'nobody' };
     const finished = this.#gateway(op.gateway).finish(isFlow ? { id } : claimed, outcome);

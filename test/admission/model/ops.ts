@@ -45,6 +45,7 @@ export interface FinishOp {
   readonly tokens: number | undefined;
   readonly unavailable: boolean;
   readonly replicaDownMs: number | undefined;
+  readonly isSure: boolean;
 }
 
 export interface CancelOp {
@@ -176,6 +177,7 @@ function finishOf(theme: Theme): fc.Arbitrary<FinishOp> {
     tokens: fc.constantFrom(...theme.tokens),
     unavailable: fc.boolean(),
     replicaDownMs: fc.constantFrom(undefined, undefined, 3_000),
+    isSure: fc.boolean(),
   });
 }
 

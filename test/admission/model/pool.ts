@@ -9,6 +9,8 @@ interface ModelReplica {
   downUntil: number;
   openings: number;
   openedAt: number;
+  /** Prompts in a row that broke off there. */
+  strikes: number;
   /** Whose end says whether it serves. */
   trial: string | undefined;
   expiresAt: number;
@@ -106,18 +108,28 @@ export class ModelPool {
 
   served(id: string): void {
     const replica = this.#replicas.get(id);
-    if (replica?.health !== 'trial') return;
+    if (!replica) return;
+    replica.strikes = 0;
+    if (replica.health !== 'trial') return;
     Object.assign(replica, { health: 'up', openings: 0, openedAt: 0, trial: undefined });
   }
 
-  failed(id: string, beganAtMs: number, restMs: number, nowMs: number): void {
+  failed(
+    id: string,
+    beganAtMs: number,
+    rest: { ms: number; isSure: boolean },
+    nowMs: number,
+  ): void {
     const replica = this.#replicas.get(id);
     if (!replica || replica.health === 'down' || beganAtMs < replica.openedAt) return;
+    replica.strikes += 1;
+    if (replica.health === 'up' && !rest.isSure && replica.strikes < 2) return;
+    const { ms: restMs } = rest;
     const longest = Math.max(restMs, longestRestMs);
     const downUntil = nowMs + Math.min(longest, restMs * 2 ** replica.openings);
     const openings = replica.openings + 1;
     const opened = { health: 'down', openings, openedAt: nowMs, trial: undefined, downUntil };
-    Object.assign(replica, opened);
+    Object.assign(replica, { ...opened, strikes: 0 });
   }
 
   /** What comes first for each replica. */
@@ -149,6 +161,7 @@ export class ModelPool {
       downUntil: 0,
       openings: 0,
       openedAt: 0,
+      strikes: 0,
       trial: undefined,
       drainUntil: never,
     };
