@@ -7,7 +7,8 @@ KEYS, ARGV: see lib/step.lua.
 args: items [{id, attempt, worker, token (unique to this delivery)}], heartbeat_ms.
 result: for each item {status: 'run', body, replica: {id, ...}, end_by, owner (the gateway that is
   told; a job has none), keep_ms (how long its answer is kept), cancelled}, {status: 'stale', state} for
-  whoever must drop it, or {status: 'put_back'} where no replica is usable: the prompt waits again at its
+  whoever must drop it (also where only replicas that failed it have room: it is offered again when
+  another one has), or {status: 'put_back'} where no replica is usable: the prompt waits again at its
   old place.
 Safe to repeat: with the token that won, the answer is the same.
 ]]
@@ -24,8 +25,11 @@ local function begin(item)
     return { status = 'stale', state = request.state }
   end
   if request.state == 'admitted' then
-    local replica = capacity.choose(request)
-    if not replica then
+    local replica, may_wait = capacity.choose(request)
+    if may_wait then
+      requests.defer(request)
+      return { status = 'stale', state = request.state }
+    elseif not replica then
       if is_frozen() then
         return { status = 'stale', state = request.state }
       end

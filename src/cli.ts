@@ -1,11 +1,14 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
+import { deadLetterCommands } from './cli/dead-letters.ts';
 import { exits } from './cli/exits.ts';
 import { flowCommands } from './cli/flow.ts';
 import { lookCommands } from './cli/look.ts';
+import { pauseCommands } from './cli/pause.ts';
 import { policyCommands } from './cli/policy.ts';
 import { processCommands } from './cli/processes.ts';
+import { replicaCommands } from './cli/replicas.ts';
 
 /** The table of commands; `src/cli/` has them. */
 
@@ -37,6 +40,7 @@ Look at it and change it:
   $ export SLUICE_URL=http://127.0.0.1:8080 SLUICE_API_KEY=a-key
   $ sluice queue
   $ sluice policy apply -f policies/mistral.yaml
+  $ sluice replicas drain gpu-7 --deadline 2m
 
 Do work of your own under its limits:
   $ sluice flow run mistral-prompt -l user_id=u1 -- python batch.py
@@ -64,6 +68,9 @@ program.commandsGroup('Run:');
 processCommands(program, env);
 program.commandsGroup('Look and change, over HTTP:');
 lookCommands(program);
+replicaCommands(program);
+deadLetterCommands(program);
+pauseCommands(program);
 policyCommands(program);
 program.commandsGroup('Work under a limit, over HTTP:');
 flowCommands(program, env);

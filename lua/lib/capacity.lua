@@ -189,10 +189,11 @@ local function better(a, b)
   return a.id < b.id
 end
 
--- The replica that a prompt goes to, or nil: those that failed it last of all, then the largest free
--- share, then the cheapest. With affinity the nearest that has not more than its share.
+-- The replica that a prompt goes to, or nil: the largest free share, then the cheapest; with affinity the
+-- nearest that has not more than its share. Those that failed it come last of all, when all that serve have:
+-- as long as another one is only full, the second result is true.
 function capacity.choose(request)
-  local failed, candidates = {}, {}
+  local failed, candidates, has_other = {}, {}, false
   for _, told in ipairs(request.story or {}) do
     failed[told.replica or ''] = true
   end
@@ -203,6 +204,7 @@ function capacity.choose(request)
         id = id, replica = replica, failed = failed[id] or false, taken = taken, most = replica.max_inflight,
         room = room(replica, taken), load = taken / replica.max_inflight, price = replica.price or 0,
       }
+      has_other = has_other or not failed[id]
     end
   end
   local best = request.affinity and nearest(candidates, request.affinity)
@@ -213,7 +215,10 @@ function capacity.choose(request)
       end
     end
   end
-  return best and best.replica
+  if best and best.failed and has_other then
+    return nil, true
+  end
+  return best and best.replica, false
 end
 
 -- A prompt begins at a replica.

@@ -153,9 +153,34 @@ function requests.left_queue(request)
   count_waiting(request, -1)
 end
 
+-- Only replicas that failed it have room now. It keeps its slots, and is offered again when a prompt of
+-- its pool leaves another one; unless that takes so long that it waits in its queue again.
+function requests.defer(request)
+  withdraw(request)
+  local field = 'deferred ' .. request.pool
+  local others = read(meta, field)
+  write(meta, field, (others and others .. ' ' or '') .. request.id)
+end
+
+local function offer_deferred(pool)
+  local field = 'deferred ' .. pool
+  local ids = read(meta, field)
+  if ids then
+    write(meta, field, false)
+    for id in ids:gmatch('%S+') do
+      local request = requests.load(id)
+      if request and request.state == 'admitted' then
+        offer(request)
+        save(request)
+      end
+    end
+  end
+end
+
 local function drop_replica(request)
   if request.replica then
     capacity.leave(request)
+    offer_deferred(request.pool)
   end
 end
 

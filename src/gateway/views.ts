@@ -1,5 +1,5 @@
 import type { DomainView, RequestView, WaitsFor } from '../admission/index.ts';
-import { type Limit, limitsOf, type Policy } from '../policy/index.ts';
+import { type Limit, limitsOf, type Policy, pauseLimiter } from '../policy/index.ts';
 
 /** What people are shown of the engine's state. Pure. */
 
@@ -44,6 +44,7 @@ export function queueView(
 ): object {
   return {
     control_point: controlPoint,
+    paused: view.limits[pauseLimiter(controlPoint)] !== undefined,
     waiting: view.lengths.get(controlPoint) ?? 0,
     limits: policies.flatMap((policy) => limitViews(policy, view)),
     workloads: policies.flatMap((policy) => workloadViews(policy, view)),

@@ -8,6 +8,7 @@ export {
   limitKeyOf,
   parseLimiter,
   parseQueueKey,
+  pauseLimiter,
   poolLimiter,
   type QueueName,
 } from './names.ts';

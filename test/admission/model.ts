@@ -98,6 +98,8 @@ export class Model {
   readonly #members = new Map<string, { readonly member: Member; aliveUntil: number }>();
   /** The one pool that prompts are for. */
   readonly pool = new ModelPool((id) => this.#at(id).map((request) => request.id));
+  /** Those that only replicas have room for where they failed, until a prompt leaves one. */
+  readonly #deferred: ModelRequest[] = [];
   #sequence = 0;
   #sweptAt: number | undefined;
   #graceUntil = 0;
@@ -179,6 +181,11 @@ export class Model {
     }
     if (request.state === 'admitted') {
       const replica = this.pool.choose(request.failedOn);
+      if (replica === 'later') {
+        request.offerAt = undefined;
+        this.#deferred.push(request);
+        return { status: 'stale', state: 'admitted' };
+      }
       if (replica === undefined) {
         if (this.rekeying !== undefined) return { status: 'stale', state: 'admitted' };
         this.#putBack(request);
@@ -606,7 +613,12 @@ export class Model {
   #leaveReplica(request: ModelRequest): void {
     const { replica } = request;
     request.replica = undefined;
-    if (replica !== undefined) this.pool.left(replica, request.id);
+    if (replica === undefined) return;
+    this.pool.left(replica, request.id);
+    for (const one of this.#deferred.splice(0)) {
+      const isLive = this.#requests.get(one.id) === one;
+      if (isLive && one.state === 'admitted') this.#offer(one);
+    }
   }
 
   /** The pool takes the smaller of what its workers and its replicas take. */

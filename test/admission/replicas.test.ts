@@ -377,6 +377,27 @@ test('the model’s own answer to a probe ends a rest; that a page is served doe
   }
 });
 
+test('a prompt that failed at one replica waits for another that is full, and burns no attempts', async () => {
+  const world = await poolOf(replica('bad', { max_inflight: 2 }), replica('full'));
+  const [first, , third] = [await run(world), await run(world), await run(world)];
+  expect([first.replica, third.replica]).toEqual(['bad', 'bad']);
+  const busy = [await run(world)];
+  const broken = { ...failed, isSure: false };
+  await world.admission.finish(first, broken);
+  const { attempt } = await world.record(first.id);
+  const begun = await world.admission.begin(world.holder(first.id, attempt, 'again'), 'w1');
+  expect(begun).toEqual({ status: 'stale', state: 'admitted' });
+  // Nor does anybody offer it, until a prompt leaves a replica.
+  const offers = () => world.dispatched.filter(({ id }) => id === first.id).length;
+  const before = offers();
+  await pass(world, 3_000, [third, ...busy]);
+  expect(offers()).toBe(before);
+  for (const one of busy) await world.admission.finish(one, { outcome: 'done' });
+  expect(offers()).toBe(before + 1);
+  expect((await begin(world, first.id)).replica).toBe('full');
+  await world.check();
+});
+
 test('a prompt that never reached its replica is not to blame: it waits until there is one', async () => {
   const world = await poolOf(replica('r1'), replica('r2'));
   const id = await world.add({ pool: 'gpu', body: 'x' });

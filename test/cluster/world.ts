@@ -47,7 +47,7 @@ export class SluiceProcess {
 }
 
 export interface ClusterOptions {
-  readonly maxConcurrency: number;
+  readonly maxConcurrency: number | 'auto';
   readonly simulator?: SimulatorOptions;
   /** Further fields of the replica. */
   readonly replica?: object;
@@ -103,22 +103,42 @@ export class Cluster {
     return this.redis.hgetall(domainKey(this.domain, 'in_flight'));
   }
 
-  async #start(command: string, id: string): Promise<SluiceProcess> {
-    const child = spawn(process.execPath, [cli, command], {
-      env: { ...this.#env, SLUICE_NODE_ID: id },
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const lines = createInterface({ input: child.stdout });
-    const { promise, resolve, reject } = Promise.withResolvers<Record<string, unknown>>();
-    lines.on('line', (line) => {
-      const entry = JSON.parse(line) as Record<string, unknown>;
-      if (entry.msg === `${command} ready`) resolve(entry);
-    });
-    child.once('exit', (code, signal) => reject(new Error(`${command} ended: ${code ?? signal}`)));
-    const started = new SluiceProcess(child, await promise);
-    onTestFinished(() => started.kill('SIGKILL'));
-    return started;
+  #start(command: string, id: string): Promise<SluiceProcess> {
+    return startProcess([command], { ...this.#env, SLUICE_NODE_ID: id });
   }
+}
+
+/** Starts `sluice <command> ...`; resolves when it says that it is ready. */
+async function startProcess(
+  args: readonly [command: string, ...string[]],
+  env: NodeJS.ProcessEnv,
+): Promise<SluiceProcess> {
+  const [command] = args;
+  const child = spawn(process.execPath, [cli, ...args], {
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const lines = createInterface({ input: child.stdout });
+  const { promise, resolve, reject } = Promise.withResolvers<Record<string, unknown>>();
+  lines.on('line', (line) => {
+    const entry = JSON.parse(line) as Record<string, unknown>;
+    if (entry.msg === `${command} ready`) resolve(entry);
+  });
+  child.once('exit', (code, signal) => reject(new Error(`${command} ended: ${code ?? signal}`)));
+  const started = new SluiceProcess(child, await promise);
+  onTestFinished(() => started.kill('SIGKILL'));
+  return started;
+}
+
+/** A replica that can be killed. */
+export function simulatorProcess(options: {
+  readonly slots: number;
+  readonly speed: number;
+  readonly port?: number;
+}): Promise<SluiceProcess> {
+  const given = Object.entries({ port: 0, ...options });
+  const flags = given.flatMap(([name, value]) => [`--${name}`, String(value)]);
+  return startProcess(['simulator', ...flags], { PATH: process.env.PATH, LOG_LEVEL: 'info' });
 }
 
 export async function newCluster(options: ClusterOptions): Promise<Cluster> {
@@ -188,11 +208,12 @@ export async function chat(
   labels: string,
   text: string,
   signal?: AbortSignal,
+  fields: object = {},
 ): Promise<Chat> {
   const response = await fetch(`${url}/v1/chat/completions`, {
     method: 'POST',
     headers: { 'sluice-labels': labels },
-    body: JSON.stringify({ messages: [{ role: 'user', content: text }] }),
+    body: JSON.stringify({ messages: [{ role: 'user', content: text }], ...fields }),
     ...(signal && { signal }),
   });
   await response.arrayBuffer();

@@ -297,6 +297,7 @@ test('the views of the operator have their shapes', async () => {
   const running = await hang(world);
   const queue = {
     control_point: 'mistral-prompt',
+    paused: false,
     waiting: 0,
     limits: [{ key: 'team.a', limit: 2, in_flight: 1, waiting: 0 }],
     workloads: [{ name: 'default', priority: 1, waiting: 0, in_flight: 1 }],

@@ -81,8 +81,11 @@ export class ModelPool {
     return units;
   }
 
-  /** The largest free share; those that failed it before last of all. */
-  choose(failed: readonly string[]): string | undefined {
+  /**
+   * The largest free share. Those that failed it before only when all that serve have: 'later' while
+   * another one is full.
+   */
+  choose(failed: readonly string[]): string | undefined | 'later' {
     const free = [...this.#replicas.values()].filter((replica) => this.#room(replica) > 0);
     const scored = free.map(({ id, maxInflight }) => {
       return { id, hasFailed: failed.includes(id), load: this.#runningAt(id).length / maxInflight };
@@ -91,7 +94,10 @@ export class ModelPool {
       (a, b) =>
         Number(a.hasFailed) - Number(b.hasFailed) || a.load - b.load || (a.id < b.id ? -1 : 1),
     );
-    return best?.id;
+    const serves = ({ id, state, health }: ModelReplica) =>
+      state === 'ready' && health !== 'down' && !failed.includes(id);
+    const hasOther = [...this.#replicas.values()].some(serves);
+    return best?.hasFailed && hasOther ? 'later' : best?.id;
   }
 
   enter(id: string, request: string): void {
