@@ -8,7 +8,8 @@ args: one of put {pool, replica {id, url, protocol, max_inflight, model, templat
   success_threshold, failure_threshold}), state, ttl_ms}}, set {pool, source, replicas [the same]} (all
   that this source has), drain {id, deadline_ms (from now; absent for none)}, ready {id}, remove {id}, probed {id, probe
   (its number), ok, reason}.
-result: {status: 'done', is_new (put: bool)}, {status: 'unknown'} for an id that there is not, {status:
+result: {status: 'done', is_new (put: bool)}, {status: 'full'} where there are as many as there may be,
+  {status: 'unknown'} for an id that there is not, {status:
   'stale'} for a probe that nobody waits for any more.
 Safe to repeat.
 ]]
@@ -17,6 +18,9 @@ Safe to repeat.
 local function change()
   if args.put then
     local before = capacity.replica(args.put.replica.id)
+    if not before and roster.is_full() then
+      return { status = 'full' }
+    end
     roster.put(args.put.pool, 'api', args.put.replica)
     return { status = 'done', is_new = not before or before.state == 'leaving' }
   elseif args.set then

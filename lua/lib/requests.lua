@@ -159,17 +159,18 @@ function requests.defer(request)
   withdraw(request)
   local field = 'deferred ' .. request.pool
   local others = read(meta, field)
-  write(meta, field, (others and others .. ' ' or '') .. request.id)
+  write(meta, field, (others or '') .. request.id .. ' ' .. request.attempt .. ',')
 end
 
 local function offer_deferred(pool)
   local field = 'deferred ' .. pool
-  local ids = read(meta, field)
-  if ids then
+  local deferred = read(meta, field)
+  if deferred then
     write(meta, field, false)
-    for id in ids:gmatch('%S+') do
+    for id, attempt in deferred:gmatch('(%S+) (%d+),') do
       local request = requests.load(id)
-      if request and request.state == 'admitted' then
+      -- Another attempt has been offered meanwhile, if it was put back.
+      if request and request.state == 'admitted' and request.attempt == tonumber(attempt) then
         offer(request)
         save(request)
       end

@@ -7,6 +7,8 @@ local roster = {}
 
 -- A worker that gave no sign of life for so long probes no more, ms: less than it takes to be gone.
 local SILENT_MS = 5000
+-- Replicas of all pools together, of those that are put one by one.
+local MOST_REPLICAS = 1000
 -- A probe that nobody has reported by then after its timeout is given up, ms.
 local REPORT_MS = 1000
 
@@ -54,6 +56,11 @@ local function keep_probe(id, probe, is_new)
     redis.call('HSET', key.probes, id, probe)
     set_score(timers, 'probe ' .. id, now_ms)
   end
+end
+
+-- Whether there is room for one more.
+function roster.is_full()
+  return redis.call('HLEN', key.replicas) >= MOST_REPLICAS
 end
 
 -- Puts one in, or another in its place. What is known of it stays as long as its address does. `given`

@@ -20,10 +20,11 @@ export class Replicas {
   }
 
   /** Joins, or changes; what is known of it stays while its address does. Says whether it is new. */
-  async put(pool: string, replica: ReplicaGiven): Promise<{ readonly isNew: boolean }> {
-    const put = { pool, replica };
-    const { is_new } = await this.#run<{ is_new: boolean }>('replicas', { put });
-    return { isNew: is_new };
+  async put(pool: string, replica: ReplicaGiven): Promise<'new' | 'known' | 'full'> {
+    type Put = { status: 'full' } | { status: 'done'; is_new: boolean };
+    const result = await this.#run<Put>('replicas', { put: { pool, replica } });
+    if (result.status === 'full') return 'full';
+    return result.is_new ? 'new' : 'known';
   }
 
   /** All that a name service has for a pool. */

@@ -57,7 +57,12 @@ export function replicaRoutes(
     const pool = config.pools[put.pool] ?? { replicas: [] };
     const { state, ttlMs: ttl_ms } = put;
     const given = { ...replicaRecord(put.replica, pool), state, ttl_ms };
-    const { isNew } = await replicas.put(put.pool, given);
+    const did = await replicas.put(put.pool, given);
+    if (did === 'full') {
+      const message = 'there are as many replicas as there may be; remove some';
+      throw new SluiceError('invalid_request', message);
+    }
+    const isNew = did === 'new';
     await replicaBook.refresh();
     // One that renews itself says nothing new each time.
     log[isNew ? 'info' : 'debug']({ replica: id, pool: put.pool, state }, 'replica put over HTTP');

@@ -99,7 +99,7 @@ export class Model {
   /** The one pool that prompts are for. */
   readonly pool = new ModelPool((id) => this.#at(id).map((request) => request.id));
   /** Those that only replicas have room for where they failed, until a prompt leaves one. */
-  readonly #deferred: ModelRequest[] = [];
+  readonly #deferred: { readonly one: ModelRequest; readonly attempt: number }[] = [];
   #sequence = 0;
   #sweptAt: number | undefined;
   #graceUntil = 0;
@@ -183,7 +183,7 @@ export class Model {
       const replica = this.pool.choose(request.failedOn);
       if (replica === 'later') {
         request.offerAt = undefined;
-        this.#deferred.push(request);
+        this.#deferred.push({ one: request, attempt });
         return { status: 'stale', state: 'admitted' };
       }
       if (replica === undefined) {
@@ -615,9 +615,9 @@ export class Model {
     request.replica = undefined;
     if (replica === undefined) return;
     this.pool.left(replica, request.id);
-    for (const one of this.#deferred.splice(0)) {
+    for (const { one, attempt } of this.#deferred.splice(0)) {
       const isLive = this.#requests.get(one.id) === one;
-      if (isLive && one.state === 'admitted') this.#offer(one);
+      if (isLive && one.state === 'admitted' && one.attempt === attempt) this.#offer(one);
     }
   }
 

@@ -510,7 +510,7 @@ test('a replica that does not renew itself goes; one that does keeps what is kno
   const world = await poolOf();
   const { replicas } = world.admission;
   const given = replica('r1', { ttl_ms: 10_000, ...probed() });
-  expect(await replicas.put('gpu', given)).toEqual({ isNew: true });
+  expect(await replicas.put('gpu', given)).toBe('new');
   const w1 = await orders(world, 'w1');
   await world.beat('w1', { gpu: 32 });
   const [order] = await w1.published();
@@ -519,7 +519,7 @@ test('a replica that does not renew itself goes; one that does keeps what is kno
   await replicas.drain('r1');
   for (let renewals = 0; renewals < 3; renewals++) {
     await pass(world, 9_000);
-    expect(await replicas.put('gpu', given)).toEqual({ isNew: false });
+    expect(await replicas.put('gpu', given)).toBe('known');
   }
   // An operator's word stands, and it need not prove itself anew.
   expect(await known(world, 'r1')).toMatchObject({ state: 'draining', health: 'up' });
@@ -529,6 +529,21 @@ test('a replica that does not renew itself goes; one that does keeps what is kno
   await replicas.put('gpu', given);
   expect(await known(world, 'r1')).toMatchObject({ state: 'ready', health: 'starting' });
   w1.stop();
+});
+
+test('there are a thousand replicas at most; those that are there may change', async () => {
+  const world = await poolOf();
+  const { replicas } = world.admission;
+  const named = (count: number) => replica(`r${count}`, { max_inflight: 1 });
+  await replicas.set(
+    'gpu',
+    Array.from({ length: 999 }, (_, count) => named(count)),
+  );
+  expect(await replicas.put('gpu', named(999))).toBe('new');
+  expect(await replicas.put('gpu', named(1_000))).toBe('full');
+  expect(await replicas.put('gpu', replica('r5', { max_inflight: 9 }))).toBe('known');
+  await world.admission.sweep({ id: 'w1', kind: 'worker', pools: { gpu: 10_000 } });
+  expect(await limit(world)).toBe(1_008);
 });
 
 test('a file and DNS have their own replicas, and neither takes away what was put over HTTP', async () => {

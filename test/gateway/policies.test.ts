@@ -73,6 +73,7 @@ test('a policy of each blueprint is put, read, listed and removed', async () => 
   ]);
   expect(await read('/v1/queues/a')).toEqual({
     control_point: 'a',
+    paused: false,
     waiting: 0,
     limits: [
       { key: 'quota.b', limit: 100, fill_amount: 10, interval_ms: 1_000, in_flight: 0, waiting: 0 },

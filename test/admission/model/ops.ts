@@ -176,7 +176,7 @@ function finishOf(theme: Theme): fc.Arbitrary<FinishOp> {
     outcome: fc.constantFrom('done' as const, 'done' as const, 'failed' as const, 'retry' as const),
     tokens: fc.constantFrom(...theme.tokens),
     unavailable: fc.boolean(),
-    replicaDownMs: fc.constantFrom(undefined, undefined, 3_000),
+    replicaDownMs: fc.constantFrom(undefined, 200, 900, 3_000),
     isSure: fc.boolean(),
   });
 }
