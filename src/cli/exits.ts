@@ -49,7 +49,8 @@ export function report(error: unknown, asJson: boolean): void {
   console.error(asJson ? JSON.stringify(jsonOf(error), null, 2) : textOf(error));
 }
 
-function jsonOf(error: unknown): object {
+/** An error for programs. */
+export function jsonOf(error: unknown): object {
   if (error instanceof CommandError) {
     const { code, message, problems } = error;
     return { error: { code, message, problems } };
@@ -67,7 +68,8 @@ const hints: Readonly<Record<string, string>> = {
   in_use: ' (here: --force)',
 };
 
-function textOf(error: unknown): string {
+/** An error for people. */
+export function textOf(error: unknown): string {
   if (error instanceof CommandError) {
     const { message, code, lines } = error;
     return [`sluice: ${message} (${code})`, ...(lines === undefined ? [] : [lines])].join('\n');

@@ -4,9 +4,9 @@ import type { Http } from '../client/http.ts';
 import { formatDuration } from '../duration.ts';
 import { type Exit, exits } from './exits.ts';
 import { ask, printJson, type ServerOptions, withServer } from './server.ts';
-import { type Cell, table } from './table.ts';
+import { type Cell, inSeconds, table } from './table.ts';
 
-/** Commands that look: who runs, who waits and for what, and on which replicas. */
+/** Commands that look: who runs, who waits and for what. */
 export function lookCommands(program: Command): void {
   withServer(program.command('queue'))
     .description('who runs and who waits, at each limit and in each workload')
@@ -46,27 +46,18 @@ export function lookCommands(program: Command): void {
         return exits.ok;
       }),
     );
-
-  withServer(program.command('replicas'))
-    .description('the inference servers, and how many requests each runs')
-    .addHelpText('after', '\n  $ sluice replicas')
-    .action((options: ServerOptions) =>
-      ask(options, async (http) => {
-        const answer = await http.call('GET', '/v1/replicas');
-        if (options.json) printJson(answer);
-        else console.log(replicasText(answer.replicas as ReplicaView[]));
-        return exits.ok;
-      }),
-    );
 }
 
 /** What `src/gateway/views.ts` shows. */
 interface QueueView {
   readonly control_point: string;
+  readonly paused?: boolean;
   readonly waiting: number;
   readonly limits: readonly {
     readonly key: string;
     readonly limit: number;
+    /** It is what the pools take now. */
+    readonly auto?: true;
     readonly fill_amount?: number;
     readonly interval_ms?: number;
     readonly in_flight?: number;
@@ -80,17 +71,17 @@ interface QueueView {
   }[];
 }
 
-function queueText({ control_point, waiting, limits, workloads }: QueueView): string {
-  const parts = [`${control_point}: ${waiting} ${waiting === 1 ? 'waits' : 'wait'}`];
+function queueText(view: QueueView): string {
+  const { control_point, paused, waiting, limits, workloads } = view;
+  const isPaused = paused ? '; it is paused' : '';
+  const parts = [`${control_point}: ${waiting} ${waiting === 1 ? 'waits' : 'wait'}${isPaused}`];
   if (limits.length === 0) parts.push('no policy: bound by its pool alone');
   else {
-    const rows = limits.map(({ key, limit, fill_amount, interval_ms = 0, ...now }): Cell[] => [
-      key,
-      now.in_flight ?? '-',
-      fill_amount === undefined
-        ? limit
-        : `${limit} tokens, ${fill_amount} more each ${formatDuration(interval_ms)}`,
-      now.waiting ?? '-',
+    const rows = limits.map((limit): Cell[] => [
+      limit.key,
+      limit.in_flight ?? '-',
+      limitText(limit),
+      limit.waiting ?? '-',
     ]);
     parts.push(table(['LIMIT', 'IN FLIGHT', 'OF', 'WAITING'], rows));
   }
@@ -101,6 +92,13 @@ function queueText({ control_point, waiting, limits, workloads }: QueueView): st
     parts.push(table(['WORKLOAD', 'PRIORITY', 'WAITING', 'IN FLIGHT'], rows));
   }
   return parts.join('\n');
+}
+
+function limitText({ limit, auto, ...bucket }: QueueView['limits'][number]): Cell {
+  const { fill_amount, interval_ms = 0 } = bucket;
+  if (auto) return `${limit} (auto)`;
+  if (fill_amount === undefined) return limit;
+  return `${limit} tokens, ${fill_amount} more each ${formatDuration(interval_ms)}`;
 }
 
 interface RequestsView {
@@ -131,10 +129,12 @@ async function showRequests(
   }
   const { requests, truncated } = answer as unknown as RequestsView;
   const now = Date.now();
-  const about = (ms: number) => formatDuration(Math.max(0, Math.round(ms / 1_000) * 1_000));
   const rows = requests.map(({ id, kind, state, ...of }): Cell[] => [
     ...[id, kind, state, of.workload ?? '', of.fairness_key ?? '', of.tokens],
-    ...[about(now - of.created_at), of.ends_by === undefined ? '' : about(of.ends_by - now)],
+    ...[
+      inSeconds(now - of.created_at),
+      of.ends_by === undefined ? '' : inSeconds(of.ends_by - now),
+    ],
   ]);
   const head = ['ID', 'KIND', 'STATE', 'WORKLOAD', 'FAIRNESS KEY', 'TOKENS', 'AGE', 'LEASE'];
   console.log(rows.length === 0 ? 'nothing runs and nothing waits' : table(head, rows));
@@ -165,6 +165,7 @@ function requestText(view: RequestView): string {
 
 function waitsForText(waitsFor: WaitsFor): string {
   const { limiter, limit, in_flight, held_by = [], tokens, refill_ms, held_for } = waitsFor;
+  if (limiter.startsWith('paused:')) return 'its control point is paused: sluice resume';
   const parts: string[] = [];
   if (in_flight !== undefined) parts.push(`${in_flight} of ${limit} taken`);
   if (held_by.length > 0) parts.push(`held by ${held_by.join(', ')}`);
@@ -172,30 +173,4 @@ function waitsForText(waitsFor: WaitsFor): string {
   if (refill_ms !== undefined) parts.push(`enough in ${formatDuration(Math.ceil(refill_ms))}`);
   if (held_for !== undefined) parts.push(`the next are for ${held_for}`);
   return `${limiter}: ${parts.join('; ')}`;
-}
-
-interface ReplicaView {
-  readonly id: string;
-  readonly pool: string;
-  readonly url: string;
-  readonly protocol: string;
-  readonly max_inflight: number;
-  readonly in_flight: number;
-  readonly health: string;
-  readonly state: string;
-}
-
-function replicasText(replicas: readonly ReplicaView[]): string {
-  const rows = replicas.map((replica): Cell[] => [
-    replica.id,
-    replica.pool,
-    replica.url,
-    replica.protocol,
-    replica.state,
-    replica.health,
-    replica.in_flight,
-    replica.max_inflight,
-  ]);
-  const head = ['REPLICA', 'POOL', 'URL', 'PROTOCOL', 'STATE', 'HEALTH', 'IN FLIGHT', 'OF'];
-  return table(head, rows);
 }

@@ -1,8 +1,7 @@
-import { readFile } from 'node:fs/promises';
-import { buffer } from 'node:stream/consumers';
 import { type Problem, parseYaml } from '../document.ts';
 import { PolicyError, parsePolicy, policyWarnings } from '../policy/index.ts';
 import { CommandError, type Exit, exits } from './exits.ts';
+import { FileError, nameOf, readText } from './read-file.ts';
 
 /** A values file that can be applied. */
 export interface PolicyFile {
@@ -37,9 +36,9 @@ export async function readFiles(files: readonly string[]): Promise<ReadFiles> {
   const problems: FileProblem[] = [];
   let exit: Exit = exits.ok;
   for (const given of files) {
-    const file = given === '-' ? 'standard input' : given;
+    const file = nameOf(given);
     try {
-      const read = readPolicy(file, await contentOf(given));
+      const read = readPolicy(file, await readText(given));
       const twin = policies.find(({ name }) => name === read.name);
       if (twin) throw new PolicyError([{ path: 'policy_name', reason: `is that of ${twin.file}` }]);
       policies.push(read);
@@ -69,19 +68,7 @@ export function problemLines(problems: readonly FileProblem[]): string {
     .join('\n');
 }
 
-class Unreadable extends Error {}
-
-async function contentOf(file: string): Promise<Buffer> {
-  if (file === '-') return buffer(process.stdin);
-  try {
-    return await readFile(file);
-  } catch (cause) {
-    throw new Unreadable(file, { cause });
-  }
-}
-
-function readPolicy(file: string, content: Buffer): PolicyFile {
-  const text = textOf(content);
+function readPolicy(file: string, text: string): PolicyFile {
   const read = parseYaml(text);
   if (!('document' in read)) throw new PolicyError([{ path: '', reason: read.reason }]);
   const { document } = read;
@@ -90,25 +77,10 @@ function readPolicy(file: string, content: Buffer): PolicyFile {
   return { file, name, version, text, document, warnings };
 }
 
-function textOf(content: Buffer): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(content);
-  } catch {
-    throw new PolicyError([{ path: '', reason: 'is not UTF-8' }]);
-  }
-}
-
 function problemsOf(error: unknown): { problems: readonly Problem[]; exit: Exit } | undefined {
   if (error instanceof PolicyError) return { problems: error.problems, exit: exits.refused };
-  if (!(error instanceof Unreadable)) return undefined;
-  const { code } = error.cause as NodeJS.ErrnoException;
-  const why =
-    code === 'ENOENT'
-      ? 'there is no such file'
-      : code === 'EISDIR'
-        ? 'it is a directory: name its files'
-        : code;
-  return { problems: [{ path: '', reason: `cannot be read: ${why}` }], exit: exits.trouble };
+  if (!(error instanceof FileError)) return undefined;
+  return { problems: [{ path: '', reason: error.reason }], exit: error.exit };
 }
 
 function usage(message: string): CommandError {

@@ -12,7 +12,9 @@ export function describePolicy(document: unknown): string {
   const points = policy.selectors.map((selector) => selector.controlPoint).join(', ');
   if (policy.kind === 'concurrency' || policy.kind === 'limit') {
     const others = policy.kind === 'limit' ? ', and others are refused,' : '';
-    return `at most ${policy.maxConcurrency} at once${each}${others} on ${points}`;
+    const most =
+      policy.maxConcurrency === 'auto' ? 'what the pools take (auto)' : policy.maxConcurrency;
+    return `at most ${most} at once${each}${others} on ${points}`;
   }
   const { capacity, fillAmount, intervalMs } = policy.bucket;
   const what = policy.kind === 'rate' ? 'rate limit' : 'quota';

@@ -11,9 +11,12 @@ export interface ServerOptions {
 
 const defaultUrl = 'http://127.0.0.1:8080';
 
-/** Adds the options that say which gateway, who asks, and how the answer is printed. */
-export function withServer(command: Command): Command {
-  const url = new Option('--url <url>', 'any gateway of the cluster');
+/**
+ * Adds the options that say which gateway, who asks, and how the answer is printed. `flag` is another
+ * name for the gateway's URL, where `--url` is something else.
+ */
+export function withServer(command: Command, flag = '--url'): Command {
+  const url = new Option(`${flag} <url>`, 'any gateway of the cluster');
   const key = new Option(
     '--api-key <key>',
     'where the gateway has api_keys; better in the variable: options show in process lists',
@@ -22,6 +25,17 @@ export function withServer(command: Command): Command {
     .addOption(url.env('SLUICE_URL').default(defaultUrl).argParser(gatewayUrl))
     .addOption(key.env('SLUICE_API_KEY'))
     .addOption(jsonOption());
+}
+
+/** The command of a group that runs when none is named. What looks like another name is no argument. */
+export function listCommandOf(group: Command): Command {
+  const list = group.command('list', { isDefault: true }).allowExcessArguments();
+  return list.hook('preAction', () => {
+    const [other] = list.args;
+    if (other === undefined) return;
+    const known = group.commands.map((command) => command.name()).join(', ');
+    list.error(`error: ${other} is not a command of ${group.name()}; known: ${known}`);
+  });
 }
 
 export function jsonOption(): Option {

@@ -1,3 +1,5 @@
+import { formatDuration } from '../duration.ts';
+
 /** Rows under their heads, in columns; numbers stand on the right. */
 export function table(head: readonly string[], rows: readonly (readonly Cell[])[]): string {
   const widths = head.map((name, column) =>
@@ -15,3 +17,8 @@ export function table(head: readonly string[], rows: readonly (readonly Cell[])[
 }
 
 export type Cell = string | number;
+
+/** A time as people read it in a table: whole seconds, and none that is over. */
+export function inSeconds(ms: number): string {
+  return formatDuration(Math.max(0, Math.round(ms / 1_000) * 1_000));
+}

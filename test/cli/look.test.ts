@@ -1,5 +1,8 @@
-/** `sluice queue`, `explain` and `replicas`: what the gateway shows, as text and as JSON. */
-import { afterAll, beforeAll, expect, test } from 'vitest';
+/** `sluice queue` and `explain`: what the gateway shows, as text and as JSON. */
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { quotaValues, rateValues, slotValues, submitJob } from '../gateway/policies.ts';
 import { newWorld, type World } from '../gateway/world.ts';
 import { type RunOptions, sluice } from './sluice.ts';
@@ -64,6 +67,24 @@ test('queue of one control point, whatever its name', async () => {
   });
 });
 
+test('queue says of which limits are what the pools take now', async () => {
+  const limits = [
+    { key: 'follows', limit: 12, auto: true, in_flight: 5, waiting: 0 },
+    { key: 'fixed', limit: 4, in_flight: 0, waiting: 0 },
+  ];
+  const server = createServer((_request, response) => {
+    response.setHeader('content-type', 'application/json');
+    response.end(JSON.stringify({ control_point: 'gpus', waiting: 0, limits, workloads: [] }));
+  });
+  onTestFinished(() => void server.close());
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const { port } = server.address() as AddressInfo;
+  const { code, out, err } = await run(['queue', 'gpus'], { url: `http://127.0.0.1:${port}` });
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  expect(out).toMatch(/^follows +5 +12 \(auto\) +0$/m);
+  expect(out).toMatch(/^fixed +0 +4 +0$/m);
+});
+
 test('queue --requests shows each of them, and whose it is', async () => {
   const { code, out, err } = await run(['queue', 'mistral-prompt', '--requests']);
   expect({ code, err }).toEqual({ code: 0, err: '' });
@@ -107,17 +128,4 @@ test('explain of a quota says what it has, and when it has enough', async () => 
       'm',
     ),
   );
-});
-
-test('replicas shows who serves and how many each runs', async () => {
-  const { code, out } = await run(['replicas']);
-  expect(code).toBe(0);
-  const [head = '', replica = '', ...others] = out.trimEnd().split('\n');
-  expect(others).toEqual([]);
-  expect(head).toMatch(/^REPLICA +POOL +URL +PROTOCOL +STATE +HEALTH +IN FLIGHT +OF$/);
-  const { domain } = world.config;
-  const shown = `^${domain}-1 +${domain} +${world.simulator.url} +ollama +ready +up +[12] +8$`;
-  expect(replica).toMatch(new RegExp(shown));
-  const asJson = await run(['replicas', '--json']);
-  expect(JSON.parse(asJson.out)).toEqual(await served('/v1/replicas'));
 });
