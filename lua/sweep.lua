@@ -146,7 +146,7 @@ local function time_out(entry)
   end
   set_score(timers, entry, false)
   if kind == 'replica' then
-    if roster.on_time(id) then
+    if roster.on_time(id, grace_until) then
       move_from(id)
     end
   elseif kind == 'move' then

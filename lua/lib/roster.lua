@@ -121,11 +121,15 @@ function roster.set(pool, source, list)
   end
 end
 
--- The timer of a replica. Says whether what runs there has to be moved.
-function roster.on_time(id)
+-- The timer of a replica. Says whether what runs there has to be moved. Until `grace_until` nobody can have
+-- put it again: Redis was away.
+function roster.on_time(id, grace_until)
   local replica = capacity.replica(id)
   if not replica then
     return false
+  elseif (replica.expires_at or math.huge) <= now_ms and now_ms < grace_until then
+    replica.expires_at = grace_until
+    capacity.save(replica)
   end
   local moves = (replica.drain_until or math.huge) <= now_ms
   if moves then

@@ -93,7 +93,7 @@ export interface ApiKey {
   readonly key: string;
   /** Labels of every request with this key; they win over what the caller sends. Default none. */
   readonly labels: Readonly<Record<string, string>>;
-  /** May change policies. Default no. */
+  /** May change policies and replicas, pause, and read dead letters. Default no. */
   readonly admin: boolean;
 }
 

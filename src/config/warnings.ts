@@ -12,7 +12,7 @@ function openToAll({ host, apiKeys }: Config): string[] {
   if (loopback || apiKeys.length > 0) return [];
   return [
     `listening on ${host} without api_keys: everyone who reaches the port may send prompts ` +
-      'and change policies; set api_keys, or listen on 127.0.0.1',
+      'and change policies and replicas; set api_keys, or listen on 127.0.0.1',
   ];
 }
 

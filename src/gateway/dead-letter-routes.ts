@@ -6,8 +6,10 @@ import { SluiceError } from '../errors.ts';
 import { decodePrompt } from '../protocols/index.ts';
 import { checkAdmin } from './caller.ts';
 import { readKey } from './idempotency.ts';
+import { checkTranslation } from './prompt-routes.ts';
 import type { Prompts } from './prompts.ts';
 import { callerOf } from './rekeyer.ts';
+import type { ReplicaBook } from './replica-book.ts';
 
 interface Named {
   readonly Params: { readonly id: string };
@@ -27,9 +29,10 @@ export function deadLetterRoutes(
     readonly log: Logger;
     readonly admission: Admission;
     readonly prompts: Prompts;
+    readonly replicaBook: ReplicaBook;
   },
 ): void {
-  const { log, admission, prompts } = parts;
+  const { config, log, admission, prompts, replicaBook } = parts;
   const { deadLetters } = admission;
   const onRequest = async (request: FastifyRequest) => checkAdmin(request, 'see dead letters');
   const read = async (id: string) => {
@@ -65,10 +68,13 @@ export function deadLetterRoutes(
     async ({ params: { id } }, reply) => {
       const { letter, body } = await read(id);
       // Who replays it twice, or did not hear that it was, is told of the same job.
+      const client = decodePrompt(body);
+      // The pool's replicas may be others than when it was sent.
+      checkTranslation(client, config, replicaBook);
       const key = readKey(id, 'replay of a dead letter', body);
       const submitted = await prompts.submitJob(
         {
-          client: decodePrompt(body),
+          client,
           ...callerOf(letter.labels),
           tokensEstimate: letter.cost,
           controlPoint: letter.control_point,

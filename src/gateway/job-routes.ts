@@ -42,7 +42,7 @@ export function jobRoutes(
   app.post('/v1/jobs', async (request, reply) => {
     const given = request.body as JsonBody | undefined;
     const job = readJob(given?.value, config);
-    checkTranslation(job.prompt, config, replicaBook);
+    checkTranslation(job.prompt.client, config, replicaBook);
     const caller = readCaller(request, config, { ...job.prompt.labels, ...job.labels });
     const key = readIdempotencyKey(request, ['/v1/jobs', given?.text, caller]);
     const submitted = await prompts.submitJob(

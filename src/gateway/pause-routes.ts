@@ -51,7 +51,8 @@ export function pauseRoutes(
       onRequest,
       handler: async (request) => {
         const { pool } = request.params;
-        if (!Object.hasOwn(config.pools, pool)) {
+        // One that has gone from the config meanwhile can be resumed.
+        if (isPaused && !Object.hasOwn(config.pools, pool)) {
           const known = Object.keys(config.pools).join(', ');
           throw new SluiceError('not_found', `there is no such pool; known: ${known}`);
         }

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
-import { exchangeFor, isNative } from '../protocols/index.ts';
+import { type ClientPrompt, exchangeFor, isNative } from '../protocols/index.ts';
 import { type JsonBody, type ParsedPrompt, promptPaths, readPrompt } from './bodies.ts';
 import { readCaller, readIdempotencyKey } from './caller.ts';
 import { type Answering, answerStream, answerWhole } from './client-answer.ts';
@@ -25,7 +25,7 @@ export function promptRoutes(
 ): void {
   const { config, prompts, places, replicaBook, closing, report } = parts;
   const serve = async (request: FastifyRequest, reply: FastifyReply, prompt: ParsedPrompt) => {
-    checkTranslation(prompt, config, replicaBook);
+    checkTranslation(prompt.client, config, replicaBook);
     const caller = readCaller(request, config, prompt.labels);
     const { path, body, model } = prompt.client;
     const key = readIdempotencyKey(request, [path, model, body, caller]);
@@ -66,7 +66,7 @@ export function promptRoutes(
  * @throws SluiceError invalid_request that names the field
  */
 export function checkTranslation(
-  { client }: ParsedPrompt,
+  client: ClientPrompt,
   config: Config,
   book: Pick<ReplicaBook, 'protocolsOf'>,
 ): void {

@@ -109,9 +109,12 @@ function readPut(given: unknown, id: string, config: Config) {
   return { put, warnings: isUnknown ? [warning] : [] };
 }
 
+/** Before its machine goes a replica's prompts are moved, so that none is cut off, ms. */
+const noticeMarginMs = 5_000;
+
 /**
- * When what runs has to be gone, in ms from now: `deadline_ms`, or the `time` of AWS's
- * `spot/instance-action` document, as it is:
+ * When what runs has to be gone, in ms from now: `deadline_ms`, or some seconds before the `time` of
+ * AWS's `spot/instance-action` document, which can be sent as it is:
  * https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
  */
 function readDeadline(given: unknown, defaultMs: number): number {
@@ -128,7 +131,7 @@ function readDeadline(given: unknown, defaultMs: number): number {
     if (Number.isNaN(at)) {
       throw invalid([{ path: 'time', reason: 'must be a time such as 2026-11-22T08:22:00Z' }]);
     }
-    return Math.min(mostDrainMs, Math.max(0, at - Date.now()));
+    return Math.min(mostDrainMs, Math.max(0, at - Date.now() - noticeMarginMs));
   }
   if (ms === undefined) return defaultMs;
   if (typeof ms === 'number' && Number.isInteger(ms) && ms >= 0 && ms <= mostDrainMs) return ms;

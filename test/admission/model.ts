@@ -684,7 +684,7 @@ export class Model {
 
   /** What still runs at a replica whose time is over goes to others. */
   #onReplicaTime(id: string): void {
-    if (!this.pool.onTime(id, this.nowMs)) return;
+    if (!this.pool.onTime(id, this.nowMs, this.#graceUntil)) return;
     for (const request of this.#at(id)) this.#retry(request, 'unavailable');
   }
 

@@ -531,6 +531,21 @@ test('a replica that does not renew itself goes; one that does keeps what is kno
   w1.stop();
 });
 
+test('after a time in which Redis was away, no replica is taken for gone before it could be put again', async () => {
+  const world = await poolOf();
+  await world.admission.replicas.put('gpu', replica('r1', { ttl_ms: 5_000 }));
+  world.nowMs += 60_000;
+  await world.admission.sweep();
+  expect(await known(world, 'r1')).toMatchObject({
+    state: 'ready',
+    expires_at: world.nowMs + 10_000,
+  });
+  await pass(world, 9_000);
+  expect(await known(world, 'r1')).toBeDefined();
+  await pass(world, 1_000);
+  expect(await known(world, 'r1')).toBeUndefined();
+});
+
 test('there are a thousand replicas at most; those that are there may change', async () => {
   const world = await poolOf();
   const { replicas } = world.admission;

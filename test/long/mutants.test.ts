@@ -182,8 +182,8 @@ const mutants: readonly Mutant[] = [
   {
     name: 'what drains at its deadline goes on where it is',
     theme: themes.prompts,
-    from: 'if roster.on_time(id) then',
-    to: 'if roster.on_time(id) and false then',
+    from: 'if roster.on_time(id, grace_until) then',
+    to: 'if roster.on_time(id, grace_until) and false then',
   },
   {
     name: 'a heartbeat is not heard',

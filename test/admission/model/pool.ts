@@ -149,9 +149,10 @@ export class ModelPool {
   }
 
   /** Its time has come; says whether what runs there is to be moved. */
-  onTime(id: string, nowMs: number): boolean {
+  onTime(id: string, nowMs: number, graceUntilMs: number): boolean {
     const replica = this.#replicas.get(id);
     if (!replica) return false;
+    if (replica.expiresAt <= nowMs && nowMs < graceUntilMs) replica.expiresAt = graceUntilMs;
     const moves = replica.drainUntil <= nowMs;
     if (moves) replica.drainUntil = never;
     if (replica.expiresAt <= nowMs) this.remove(id);
