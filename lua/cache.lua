@@ -2,8 +2,8 @@
 --[[
 cache: results that callers keep for each other, in bounded memory: what is soonest to expire goes first.
 
-KEYS, ARGV: see lib/step.lua; KEYS[28]: a hash, name -> 'until value', and '.bytes' of all entries;
-  KEYS[29]: a zset, name -> until (ms).
+KEYS, ARGV: see lib/step.lua; KEYS[32]: a hash, name -> 'until value', and '.bytes' of all entries;
+  KEYS[33]: a zset, name -> until (ms).
 args: puts, each a list of name and ttl_ms; drops (names); limit_bytes.
 From ARGV[4] on: the value of each put.
 result: for each put whether it is kept: one for which too much would have to go is not.

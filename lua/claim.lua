@@ -2,7 +2,7 @@
 --[[
 claim: a request's Idempotency-Key. Whoever is first says which request the key stands for.
 
-KEYS, ARGV: see lib/step.lua; KEYS[28]: the key's own.
+KEYS, ARGV: see lib/step.lua; KEYS[32]: the key's own.
 args: id (of the request it shall stand for), content (hash of what is asked), failed (the request that
   came to nothing, if that is why it is claimed again), keep_ms.
 result: {id, content} as the key stands now: of several who claim it, all are told the same.

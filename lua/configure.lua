@@ -11,8 +11,8 @@ args: schema; policies [text of {name, version, structure, source, document, lim
   remove (name of a policy), node (its path in the tree), force (also while it is in use) and
   at_version (it is refused when the version is another by now); replicas {pool: [as of replicas.lua]},
   all that gateways' files have for each pool named; pause {pool or control_point, paused (bool)}.
-result: {status: 'configured', version, applied [names], kept [names, of source 'api'], rekeying
-  (bool)}, {status: 'unreadable', schema}, or for a policy that cannot be removed {status: 'unknown'},
+result: {status: 'configured', version, applied [names], kept [names, of source 'api'], busy [ids of
+  replicas that stay in another pool: prompts run there], rekeying (bool)}, {status: 'unreadable', schema}, or for a policy that cannot be removed {status: 'unknown'},
   {status: 'stale_version'} or {status: 'in_use', waiting, in_flight}.
 Safe to repeat: the same input changes nothing.
 ]]
@@ -127,8 +127,11 @@ if #applied > 0 or restructured then
   end
 end
 
+local busy = {}
 for pool, list in pairs(args.replicas or {}) do
-  roster.set(pool, 'config', list)
+  for _, id in ipairs(roster.set(pool, 'config', list)) do
+    busy[#busy + 1] = id
+  end
 end
 capacity.refresh()
 
@@ -139,5 +142,6 @@ for limit_key in pairs(changed) do
 end
 return close({
   status = 'configured', version = version, applied = applied, kept = #kept > 0 and kept or nil,
+  busy = #busy > 0 and busy or nil,
   rekeying = read(meta, 'rekeying') ~= false,
 })

@@ -5,7 +5,7 @@ dead_letters: what became of prompts that failed on too many replicas, and away 
 KEYS, ARGV: see lib/step.lua.
 args: what 'list' (after: how many of the newest to pass over, count) | 'read' (id) | 'drop' (ids) |
   'purge'.
-result: list {letters [{id, and the fields of lib/dead.lua, bytes (of what was asked)}], newest first,
+result: list {letters [{id, and the fields of lib/dead.lua}], newest first,
   total}; read {letter, body (what the replicas were sent)} or {}; drop, purge {dropped (how many), left
   (how many are left: a purge is bounded, and goes on with the next call)}.
 Safe to repeat.
@@ -17,15 +17,11 @@ local PURGED_A_STEP = 100
 
 local function letter_of(id)
   local stored = redis.call('HGET', key.dead, id)
-  local head, body
-  if stored then
-    head, body = stored:match('^([^\n]*)\n(.*)$')
-  end
-  local letter = head and cjson.decode(head)
+  local letter = stored and cjson.decode(stored) or nil
   if letter then
-    letter.id, letter.bytes = id, #body
+    letter.id = id
   end
-  return letter, body
+  return letter
 end
 
 dead.trim()
@@ -37,8 +33,8 @@ if args.what == 'list' then
   end
   return close({ letters = letters, total = redis.call('ZCARD', key.dead_at) })
 elseif args.what == 'read' then
-  local letter, body = letter_of(args.id)
-  return close({ letter = letter, body = body })
+  local letter = letter_of(args.id)
+  return close({ letter = letter, body = letter and redis.call('HGET', key.dead_bodies, args.id) })
 end
 local ids = args.ids or redis.call('ZRANGE', key.dead_at, '0', whole(PURGED_A_STEP - 1))
 local dropped = 0

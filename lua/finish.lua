@@ -2,7 +2,7 @@
 --[[
 finish: holders are done with requests. Frees their slots, settles their tokens, admits the next.
 
-KEYS, ARGV: see lib/step.lua; from KEYS[31] on: the streams of those that have an answer.
+KEYS, ARGV: see lib/step.lua; from KEYS[32] on: the streams of those that have an answer.
 args: items [{id, attempt and token (prompts: only the holder is heard), outcome 'done' | 'failed' |
   'cancelled' | 'expired' | 'retry', code, message, tokens (actual cost), replica_down_ms (its
   replica cannot serve: it is left alone that long, and longer when it fails again), is_sure (that it is
@@ -26,7 +26,8 @@ local function is_evidence(request, item)
 end
 
 local function retry(request, item)
-  requests.retry(request, item.code, item.message)
+  local failed_there = item.replica_down_ms ~= nil or item.code ~= 'unavailable'
+  requests.retry(request, item.code, item.message, failed_there)
   local still = requests.load(item.id)
   return { status = still and 'retried' or 'ended', state = still and still.state or ended.get(item.id).state }
 end
@@ -60,7 +61,7 @@ local function finish(item)
     return result
   end
   if item.outcome == 'done' and replica then
-    capacity.served(replica)
+    capacity.served(replica, started_at)
   end
   local answer
   if item.answer then

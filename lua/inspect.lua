@@ -4,13 +4,15 @@ inspect: read-only, for people and for gateways that read again what they may ha
 KEYS, ARGV: see lib/step.lua.
 args: what 'request' (id) | 'live' (ids, waiting (bool: only those that wait)) | 'places' (ids) |
   'page' (hash 'held' or 'requests', cursor, count) | 'policies' | 'replicas' |
+  'replica' (id) |
   'domain' (control_points, whose lengths are asked for).
 result: live {ids} those that have not ended; places {places: [{id, position, ahead,
   estimated_start_ms}]} of those that wait; request {request, ended, position, ahead,
   estimated_start_ms, waits_for [{limiter, limit, in_flight, held_by [ids]} or, for a quota, {limiter,
   limit, tokens, refill_ms, held_for (id)}]}; page {cursor, requests [{id, kind, control_point, labels,
   pool, cost, queue, state, created_at, and of those that hold slots admitted_at and end_by, when their
-  lease is over}]}; policies {version, schema, rekeying, paused [control points], policies: [JSON]}; replicas {replicas}; domain {limits,
+  lease is over}]}; policies {version, schema, rekeying, paused [control points], policies: [JSON]}; replicas {replicas};
+  replica {replica, probe (JSON), in_flight}; domain {limits,
   in_flight (of all that is shared, and of some 256 values of labels), nodes, lengths, waiting, live,
   body_bytes, replicas, members, probes, paused_pools and probers (by pool)}.
 Changes nothing.
@@ -195,6 +197,13 @@ if args.what == 'live' then
     end
   end
   return answer({ ids = live })
+end
+
+if args.what == 'replica' then
+  return answer({
+    replica = redis.call('HGET', key.replicas, args.id) or nil, probe = redis.call('HGET', key.probes, args.id) or nil,
+    in_flight = capacity.taken(args.id),
+  })
 end
 
 if args.what == 'replicas' then

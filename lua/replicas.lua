@@ -9,6 +9,7 @@ args: one of put {pool, replica {id, url, protocol, max_inflight, model, templat
   that this source has), drain {id, deadline_ms (from now; absent for none)}, ready {id}, remove {id}, probed {id, probe
   (its number), ok, reason}.
 result: {status: 'done', is_new (put: bool)}, {status: 'full'} where there are as many as there may be,
+  {status: 'in_use', pool} where prompts of another pool run at it,
   {status: 'unknown'} for an id that there is not, {status:
   'stale'} for a probe that nobody waits for any more.
 Safe to repeat.
@@ -21,7 +22,9 @@ local function change()
     if not before and roster.is_full() then
       return { status = 'full' }
     end
-    roster.put(args.put.pool, 'api', args.put.replica)
+    if not roster.put(args.put.pool, 'api', args.put.replica) then
+      return { status = 'in_use', pool = before.pool }
+    end
     return { status = 'done', is_new = not before or before.state == 'leaving' }
   elseif args.set then
     roster.set(args.set.pool, args.set.source, args.set.replicas)
@@ -43,6 +46,4 @@ local function change()
   return { status = 'done' }
 end
 
-local result = change()
-capacity.refresh()
-return close(result)
+return close(change())

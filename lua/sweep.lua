@@ -61,8 +61,8 @@ end
 -- Looks through some of the live requests, waiting ones first, and does something with those that match.
 -- The cursor is kept in `field` from step to step; a round that found some is followed by another, since
 -- requests change places meanwhile. Says whether all is done.
-local function look_through(field, matches, act)
-  local hash, cursor, found = (read(meta, field) or 'requests 0 0'):match('^(%S+) (%S+) (%S+)$')
+local function look_through(field, begins_at, matches, act)
+  local hash, cursor, found = (read(meta, field) or begins_at .. ' 0 0'):match('^(%S+) (%S+) (%S+)$')
   found = tonumber(found)
   local seen = 0
   while seen < SCANNED_A_STEP do
@@ -83,7 +83,7 @@ local function look_through(field, matches, act)
     if cursor == '0' and hash == 'requests' then
       hash = 'held'
     elseif cursor == '0' and found > 0 then
-      hash, found = 'requests', 0
+      hash, found = begins_at, 0
     elseif cursor == '0' then
       write(meta, field, false)
       return true
@@ -94,7 +94,7 @@ local function look_through(field, matches, act)
 end
 
 local function end_owned(id)
-  return look_through('leaving ' .. id, function(request)
+  return look_through('leaving ' .. id, 'requests', function(request)
     return request.owner == id
   end, function(request)
     requests.disown(request)
@@ -106,8 +106,9 @@ end
 local function move_from(id)
   local entry = 'move ' .. id
   local replica = capacity.replica(id)
-  local is_ready = replica and replica.state == 'ready'
-  if is_ready or look_through('moving ' .. id, function(request)
+  -- Its drain may be over meanwhile, or have more time.
+  local is_over = replica and (replica.state == 'ready' or replica.drain_until)
+  if is_over or look_through('moving ' .. id, 'held', function(request)
     return request.replica == id
   end, function(request)
     requests.retry(request, 'unavailable', 'its replica goes away')

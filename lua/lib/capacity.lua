@@ -89,8 +89,8 @@ end
 
 -- Whether what it takes has nothing to do with what runs there.
 local function is_plain(replica, taken)
-  return replica.state == 'ready' and replica.health == 'up' and not replica.probing_until and not replica.strikes
-    and taken <= replica.max_inflight
+  return replica.state == 'ready' and replica.health == 'up' and not replica.probing_until
+    and not (replica.strikes or replica.openings) and taken <= replica.max_inflight
 end
 
 local function is_serving(replica)
@@ -195,7 +195,9 @@ end
 function capacity.choose(request)
   local failed, candidates, has_other = {}, {}, false
   for _, told in ipairs(request.story or {}) do
-    failed[told.replica or ''] = true
+    if told.failed_there then
+      failed[told.replica] = true
+    end
   end
   for id, replica in pairs(capacity.replicas()) do
     local taken = replica.pool == request.pool and capacity.taken(id) or 0
@@ -251,14 +253,17 @@ function capacity.leave(request)
   end
 end
 
+-- What a prompt that began at `began_at` found is of this machine, and not of another that had its name.
+local function is_of(replica, began_at)
+  return began_at >= (replica.since or 0)
+end
+
 -- A prompt was answered there.
-function capacity.served(id)
+function capacity.served(id, began_at)
   local replica = read(meta, 'impaired') and capacity.replica(id)
-  if replica and (replica.health == 'trial' or replica.strikes) then
-    if replica.health == 'trial' then
-      replica.health, replica.openings, replica.opened_at, replica.trial, replica.reason = 'up', nil, nil, nil, nil
-    end
-    replica.strikes = nil
+  local is_marked = replica and (replica.health == 'trial' or (replica.health == 'up' and (replica.strikes or replica.openings)))
+  if is_marked and is_of(replica, began_at) then
+    replica.health, replica.trial, replica.strikes, replica.openings, replica.reason = 'up', nil, nil, nil, nil
     capacity.save(replica)
     capacity.refresh()
   end
@@ -276,7 +281,7 @@ function capacity.failed(id, began_at, rest_ms, reason, is_sure)
   local replica = capacity.replica(id)
   local is_closed = replica and (replica.health == 'up' or replica.health == 'trial')
   -- One that began before it was found out the last time says nothing new.
-  if not is_closed or began_at < (replica.opened_at or 0) then
+  if not is_closed or not is_of(replica, began_at) or began_at < (replica.opened_at or 0) then
     return
   end
   replica.strikes = (replica.strikes or 0) + 1

@@ -1,6 +1,6 @@
 -- Dead letters: prompts that failed on too many replicas, with what they asked and what became of each
--- attempt. Kept until somebody takes them away, they are old, or newer ones need the room. Each is a line
--- of JSON and then what the replicas were sent.
+-- attempt. Kept until somebody takes them away, they are old, or newer ones need the room. What was asked
+-- stands apart, so that they can be listed without it.
 
 local dead = {}
 -- private
@@ -14,13 +14,11 @@ end
 
 -- Says whether there was one.
 function dead.drop(id)
-  local size = redis.call('HSTRLEN', key.dead, id)
-  if redis.call('HDEL', key.dead, id) == 0 then
-    return false
-  end
+  local size = redis.call('HSTRLEN', key.dead, id) + redis.call('HSTRLEN', key.dead_bodies, id)
   redis.call('ZREM', key.dead_at, id)
+  redis.call('HDEL', key.dead_bodies, id)
   write(meta, 'dead_bytes', whole(math.max(0, bytes() - size)))
-  return true
+  return redis.call('HDEL', key.dead, id) == 1
 end
 
 -- Lets go of what is too old or too much.
@@ -42,15 +40,20 @@ function dead.trim()
   set_score(timers, 'dead letters', now_ms)
 end
 
+-- One that is larger than all may be together is not kept.
 function dead.put(request, code, message)
-  local head = cjson.encode({
+  local body = requests.body(request)
+  local letter = cjson.encode({
     control_point = requests.control_point(request), labels = requests.labels(request), pool = request.pool,
     cost = request.cost, attempt = request.attempt, created_at = tonumber(request.created_at), died_at = now_ms,
-    code = code, message = message, story = request.story,
+    code = code, message = message, story = request.story, bytes = #body,
   })
-  local letter = head .. '\n' .. requests.body(request)
+  if #letter + #body > settings.dead_letter_bytes then
+    return
+  end
   redis.call('HSET', key.dead, request.id, letter)
+  redis.call('HSET', key.dead_bodies, request.id, body)
   redis.call('ZADD', key.dead_at, now_text, request.id)
-  write(meta, 'dead_bytes', whole(bytes() + #letter))
+  write(meta, 'dead_bytes', whole(bytes() + #letter + #body))
   dead.trim()
 end

@@ -11,7 +11,7 @@ local mark_changed, save, encode, count_waiting, set_timer
 local submitting
 -- private
 local MORE_FIELDS = {
-  'bytes', 'attempt', 'failures', 'story', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
+  'bytes', 'attempt', 'failures', 'story', 'deferred', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
   'cancelled', 'cancel_code',
 }
 local lengths, changed_requests
@@ -226,11 +226,12 @@ end
 
 -- What became of its attempts: of those that came to nothing the last few.
 local STORY_LENGTH = 16
-function requests.tell(request, code, message)
+-- `failed_there`: that replica could not serve it; else it would not have been another's.
+function requests.tell(request, code, message, failed_there)
   local story = request.story or {}
   story[#story + 1] = {
     attempt = request.attempt, replica = request.replica, worker = request.worker, at = now_ms, code = code,
-    message = message,
+    message = message, failed_there = failed_there or nil,
   }
   if #story > STORY_LENGTH then
     table.remove(story, 1)

@@ -153,35 +153,42 @@ function requests.left_queue(request)
   count_waiting(request, -1)
 end
 
--- Only replicas that failed it have room now. It keeps its slots, and is offered again when a prompt of
--- its pool leaves another one; unless that takes so long that it waits in its queue again.
+-- Only replicas that failed it have room now. It keeps its slots and its lease, and is offered again when
+-- there may be room at another one. Those of a pool stand in `meta`: no more than it takes prompts.
 function requests.defer(request)
-  withdraw(request)
-  local field = 'deferred ' .. request.pool
-  local others = read(meta, field)
-  write(meta, field, (others or '') .. request.id .. ' ' .. request.attempt .. ',')
+  if not request.deferred then
+    local field = 'deferred ' .. request.pool
+    write(meta, field, (read(meta, field) or ' ') .. request.id .. ' ')
+    request.deferred = true
+    withdraw(request)
+    set_timer(request, request.end_by)
+    save(request)
+  end
 end
 
-local function offer_deferred(pool)
-  local field = 'deferred ' .. pool
-  local deferred = read(meta, field)
-  if deferred then
-    write(meta, field, false)
-    for id, attempt in deferred:gmatch('(%S+) (%d+),') do
-      local request = requests.load(id)
-      -- Another attempt has been offered meanwhile, if it was put back.
-      if request and request.state == 'admitted' and request.attempt == tonumber(attempt) then
-        offer(request)
-        save(request)
-      end
-    end
+local function no_longer_deferred(request)
+  if request.deferred then
+    local field = 'deferred ' .. request.pool
+    local others = read(meta, field):gsub(' ' .. request.id:gsub('%-', '%%-') .. ' ', ' ', 1)
+    write(meta, field, others ~= ' ' and others)
+    request.deferred = nil
+  end
+end
+
+-- A pool may have room where it had none.
+function requests.offer_deferred(pool)
+  for id in (read(meta, 'deferred ' .. pool) or ''):gmatch('%S+') do
+    local request = requests.load(id)
+    no_longer_deferred(request)
+    offer(request)
+    save(request)
   end
 end
 
 local function drop_replica(request)
   if request.replica then
     capacity.leave(request)
-    offer_deferred(request.pool)
+    requests.offer_deferred(request.pool)
   end
 end
 
@@ -224,6 +231,7 @@ function requests.finish(request, outcome)
   else
     local actual = actual_cost(request, outcome)
     withdraw(request)
+    no_longer_deferred(request)
     release(request, request.cost - actual)
     tree.settle(tree.path(request.queue), request.cost, actual)
   end
@@ -257,8 +265,8 @@ end
 -- running -> admitted: the attempt came to nothing. Same slots, same lease, a new attempt; after
 -- too many the request has failed and is a dead letter. What cannot be the prompt's doing, as a replica
 -- that it never reached, is no failure of the prompt: its code is 'unavailable'.
-function requests.retry(request, code, message)
-  requests.tell(request, code, message)
+function requests.retry(request, code, message, failed_there)
+  requests.tell(request, code, message, failed_there)
   request.failures = (request.failures or 0) + (code == 'unavailable' and 0 or 1)
   if request.cancelled then
     requests.finish(request, { state = 'cancelled', code = 'cancelled', message = request.cancelled })

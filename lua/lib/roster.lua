@@ -22,16 +22,24 @@ local function probe_of(id)
   return stored and cjson.decode(stored)
 end
 
+-- What a pool takes may be another.
+local function has_changed(pool)
+  capacity.refresh()
+  requests.offer_deferred(pool)
+end
+
 -- No new prompts; what runs there at `until_ms` is moved.
 function roster.drain(replica, until_ms)
   replica.state, replica.drain_until = 'draining', until_ms
   capacity.save(replica)
+  capacity.refresh()
 end
 
 -- Takes prompts again.
 function roster.ready(replica)
   replica.state, replica.drain_until = 'ready', nil
   capacity.save(replica)
+  has_changed(replica.pool)
 end
 
 -- Takes it out: it goes with its last prompt.
@@ -45,6 +53,7 @@ function roster.remove(id)
     replica.state, replica.expires_at, replica.probed = 'leaving', nil, nil
     capacity.save(replica)
   end
+  capacity.refresh()
 end
 
 -- Its probe, or nil; one that is new is due at once.
@@ -63,11 +72,15 @@ function roster.is_full()
   return redis.call('HLEN', key.replicas) >= MOST_REPLICAS
 end
 
--- Puts one in, or another in its place. What is known of it stays as long as its address does. `given`
--- has its fields, probe (JSON text, for none absent), state and ttl_ms.
+-- Puts one in, or another in its place; false where prompts of another pool run there. What is known of
+-- it stays as long as its address does. `given` has its fields, probe (JSON text, for none absent), state
+-- and ttl_ms.
 function roster.put(pool, source, given)
   local id, probe = given.id, given.probe
   local before = capacity.replica(id)
+  if before and before.pool ~= pool and capacity.taken(id) > 0 then
+    return false
+  end
   local replica = { pool = pool, source = source, probed = probe and true or nil, expires_at = nil }
   for field, value in pairs(given) do
     replica[field] = value
@@ -98,16 +111,26 @@ function roster.put(pool, source, given)
   end
   capacity.save(replica)
   keep_probe(id, probe, not is_same)
+  -- One that only renews itself changes nothing.
+  for _, field in ipairs({ 'max_inflight', 'pool', 'state', 'health', 'probing_until' }) do
+    if not before or before[field] ~= replica[field] then
+      has_changed(pool)
+      return true
+    end
+  end
+  return true
 end
 
--- The replicas that one source has for a pool, in place of those that it had.
+-- The replicas that one source has for a pool, in place of those that it had. Returns those that stay
+-- where they are, since prompts of another pool run there.
 function roster.set(pool, source, list)
-  local named = {}
+  local named, busy = {}, {}
   for _, given in ipairs(list) do
     local before = capacity.replica(given.id)
     named[given.id] = true
-    if not before or before.source ~= 'api' or before.state == 'leaving' then
-      roster.put(pool, source, given)
+    local is_theirs = not before or before.source ~= 'api' or before.state == 'leaving'
+    if is_theirs and not roster.put(pool, source, given) then
+      busy[#busy + 1] = given.id
     end
   end
   local gone = {}
@@ -119,6 +142,7 @@ function roster.set(pool, source, list)
   for _, id in ipairs(gone) do
     roster.remove(id)
   end
+  return busy
 end
 
 -- The timer of a replica. Says whether what runs there has to be moved. Until `grace_until` nobody can have
@@ -140,8 +164,8 @@ function roster.on_time(id, grace_until)
     roster.remove(id)
   elseif replica.health == 'down' and (replica.down_until or math.huge) <= now_ms then
     capacity.try_again(replica)
+    has_changed(replica.pool)
   end
-  capacity.refresh()
   return moves and capacity.taken(id) > 0
 end
 
@@ -198,7 +222,8 @@ function roster.probe(id)
     replica.probing = next_sequence()
     local given_up_at = now_ms + probe.timeout_ms + REPORT_MS
     replica.probing_until = probe.post_data and given_up_at or nil
-    next_at = math.max(next_at, given_up_at)
+    -- A place that is kept for a probe comes back as soon as that is given up.
+    next_at = replica.probing_until or math.max(next_at, given_up_at)
     tell(prober, {
       id = id, probe = {
         number = replica.probing, url = replica.url, credentials = replica.credentials, path = probe.path,
@@ -209,7 +234,7 @@ function roster.probe(id)
   capacity.save(replica)
   set_score(timers, 'probe ' .. id, next_at)
   if had_place or replica.probing_until then
-    capacity.refresh()
+    has_changed(replica.pool)
   end
 end
 
@@ -220,10 +245,13 @@ local function judge(replica, probe, ok, reason)
   local health, rests = replica.health, replica.down_until
   if ok and streak >= probe.success_threshold then
     if health == 'starting' or (health == 'down' and not rests) then
-      replica.health, replica.openings, replica.opened_at, replica.reason = 'up', nil, nil, nil
+      replica.health = 'up'
     elseif probe.post_data then
       -- The model has answered: that is what a trial would show.
       replica.health, replica.down_until, replica.trial, replica.strikes = 'up', nil, nil, nil
+    end
+    if replica.health == 'up' then
+      replica.reason = nil
     end
   elseif not ok then
     local is_early = health == 'starting' and now_ms < replica.since + probe.initial_delay_ms
@@ -240,10 +268,13 @@ function roster.probed(id, number, ok, reason)
   if not (replica and probe) or replica.probing ~= number then
     return false
   end
+  local had_place, health, strikes = replica.probing_until, replica.health, replica.strikes
   replica.probing, replica.probing_until = nil, nil
   judge(replica, probe, ok, reason)
   capacity.save(replica)
   set_score(timers, 'probe ' .. id, now_ms + probe.period_ms)
-  capacity.refresh()
+  if had_place or health ~= replica.health or strikes ~= replica.strikes then
+    has_changed(replica.pool)
+  end
   return true
 end

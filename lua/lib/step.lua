@@ -30,7 +30,8 @@ local KEY_NAMES = {
   'members', -- hash: id -> gateway or worker (JSON) that is alive
   'replicas', -- hash: id -> replica (JSON), see lib/capacity.lua
   'probes', -- hash: id -> readiness probe of a replica (JSON)
-  'dead', -- hash: id -> dead letter, see lib/dead.lua
+  'dead', -- hash: id -> dead letter (JSON), see lib/dead.lua
+  'dead_bodies', -- hash: id -> what its replicas were sent
   'dead_at', -- zset: id -> when it died
   'policies', -- hash: name -> policy (JSON)
   'ended', -- hash: id -> how a request ended, and its record; two generations, see lib/ended.lua

@@ -29,6 +29,7 @@ const stepKeys = [
   'replicas',
   'probes',
   'dead',
+  'dead_bodies',
   'dead_at',
   'policies',
   'ended',

@@ -1,6 +1,7 @@
 import type { Step } from './scripts.ts';
 import { plain } from './text.ts';
-import type { Probed, ReplicaGiven, ReplicaRecord } from './types.ts';
+import type { Probed, ProbeFields, ReplicaGiven, ReplicaRecord } from './types.ts';
+import type { ReplicaView } from './views.ts';
 import { type Pairs, readableReplicas } from './wire.ts';
 
 /** Runs one step. */
@@ -11,6 +12,16 @@ export type RunStep = <Result>(
   moreKeys?: readonly string[],
 ) => Promise<Result>;
 
+/** `in_use`: prompts of another pool, which it names, run there. `full`: there are as many as may be. */
+export type PutResult =
+  | { readonly status: 'new' | 'known' | 'full' }
+  | { readonly status: 'in_use'; readonly pool: string };
+
+type StoredPut =
+  | { readonly status: 'done'; readonly is_new: boolean }
+  | { readonly status: 'full' }
+  | { readonly status: 'in_use'; readonly pool: string };
+
 /** Changes of which replicas there are, and what is known of them: `lua/replicas.lua`. */
 export class Replicas {
   readonly #run: RunStep;
@@ -20,11 +31,20 @@ export class Replicas {
   }
 
   /** Joins, or changes; what is known of it stays while its address does. Says whether it is new. */
-  async put(pool: string, replica: ReplicaGiven): Promise<'new' | 'known' | 'full'> {
-    type Put = { status: 'full' } | { status: 'done'; is_new: boolean };
-    const result = await this.#run<Put>('replicas', { put: { pool, replica } });
-    if (result.status === 'full') return 'full';
-    return result.is_new ? 'new' : 'known';
+  async put(pool: string, replica: ReplicaGiven): Promise<PutResult> {
+    const result = await this.#run<StoredPut>('replicas', { put: { pool, replica } });
+    if (result.status === 'done') return { status: result.is_new ? 'new' : 'known' };
+    return result;
+  }
+
+  /** One, with its probe and how many prompts run there. */
+  async read(id: string): Promise<ReplicaView | undefined> {
+    type Read = { replica?: string; probe?: string; in_flight: number };
+    const { replica, probe, in_flight } = await this.#run<Read>('inspect', { what: 'replica', id });
+    const [record] = readableReplicas(replica === undefined ? [] : [[id, replica]]);
+    if (!record) return undefined;
+    const read = probe === undefined ? undefined : (JSON.parse(probe) as ProbeFields);
+    return { record, probe: read, inFlight: in_flight };
   }
 
   /** All that a name service has for a pool. */

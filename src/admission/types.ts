@@ -290,6 +290,8 @@ export interface ConfigureResult {
   readonly applied: readonly string[];
   /** Policies that were changed by 'api' and not given back: theirs stand, not those given. */
   readonly kept?: readonly string[];
+  /** Replicas that stay in another pool, since its prompts run there. */
+  readonly busy?: readonly string[];
   /** Nobody is admitted until live requests are keyed anew. */
   readonly rekeying: boolean;
 }

@@ -64,6 +64,8 @@ export interface FailedAttempt {
   readonly at: number;
   readonly code?: string;
   readonly message?: string;
+  /** That replica could not serve it; else it would have been another's, as when its worker stopped. */
+  readonly failed_there?: true;
 }
 
 /** A prompt that failed on too many replicas. Times in ms of Redis' clock. */
@@ -132,6 +134,14 @@ export interface WaitsFor {
   readonly refill_ms?: number;
   /** The request that the quota's next tokens are for. */
   readonly held_for?: string;
+}
+
+/** A replica and what is beside its record. */
+export interface ReplicaView {
+  readonly record: ReplicaRecord;
+  readonly probe: ProbeFields | undefined;
+  /** Prompts that run there. */
+  readonly inFlight: number;
 }
 
 export interface DomainView {

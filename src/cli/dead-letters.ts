@@ -33,7 +33,7 @@ function listCommand(letters: Command): void {
   withServer(listCommandOf(letters))
     .description('the newest first')
     .option('--after <n>', 'pass over so many of the newest', number, 0)
-    .option('--count <n>', 'show at most so many, up to 1000', number, 100)
+    .option('--count <n>', 'show at most so many, up to 200', number, 100)
     .addHelpText('after', '\n  $ sluice dead-letters\n  $ sluice dead-letters list --after 100')
     .action((options: ServerOptions & { readonly after: number; readonly count: number }) =>
       ask(options, async (http) => {
@@ -125,7 +125,7 @@ function checkWhich(ids: readonly string[], { all }: ManyOptions): void {
 }
 
 /** Letters of one read. */
-const pageLetters = 1_000;
+const pageLetters = 200;
 
 /** All that there are at this moment, oldest first. */
 async function allIds(http: Http): Promise<readonly string[]> {

@@ -17,7 +17,7 @@ interface Named {
 
 /** Letters of one answer. */
 const defaultCount = 100;
-const mostCount = 1_000;
+const mostCount = 200;
 
 /**
  * Prompts that failed on too many replicas. They hold what people asked, of all API keys: only for admins.
@@ -74,7 +74,7 @@ export function deadLetterRoutes(
       const key = readKey(id, 'replay of a dead letter', body);
       const submitted = await prompts.submitJob(
         {
-          client,
+          client: { ...client, replay: client.replay ?? config.replayJobs },
           ...callerOf(letter.labels),
           tokensEstimate: letter.cost,
           controlPoint: letter.control_point,

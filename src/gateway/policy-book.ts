@@ -105,12 +105,16 @@ export async function applyConfig(admission: Admission, config: Config): Promise
       .map(([name, pool]) => [name, pool.replicas.map((replica) => replicaRecord(replica, pool))]),
   );
   const result = await admission.configure({ policies: records, replicas });
-  const { kept = [] } = result;
+  const { kept = [], busy = [] } = result;
   const used = records.filter(({ name }) => !kept.includes(name));
   const unused = used.flatMap(({ source, document }) =>
     policyWarnings(document).map((warning) => `${source}: ${warning}`),
   );
-  return [...keptWarnings(kept, records), ...unused];
+  const staying = busy.map(
+    (id) =>
+      `replica ${id} runs prompts of another pool and stays there; start a gateway again when they are done`,
+  );
+  return [...keptWarnings(kept, records), ...staying, ...unused];
 }
 
 function keptWarnings(kept: readonly string[], records: readonly PolicyRecord[]): string[] {

@@ -7,7 +7,7 @@ import { SluiceError } from '../errors.ts';
 import { asObject, checkFields, type JsonBody } from './bodies.ts';
 import { checkAdmin } from './caller.ts';
 import type { ReplicaBook } from './replica-book.ts';
-import { poolView, replicaView } from './replica-views.ts';
+import { poolView, replicaIn, replicaView } from './replica-views.ts';
 
 interface Named {
   readonly Params: { readonly id: string };
@@ -27,9 +27,8 @@ export function replicaRoutes(
   const { replicas } = admission;
   const onRequest = async (request: FastifyRequest) => checkAdmin(request, 'change replicas');
   const viewOf = async (id: string) => {
-    const view = await admission.inspectDomain();
-    const replica = view.replicas.find((one) => one.id === id);
-    return replica && replicaView(replica, view);
+    const view = await replicas.read(id);
+    return view && replicaView(view);
   };
   const known = (id: string, status: 'done' | 'unknown') => {
     if (status === 'unknown') throw unknownReplica(id);
@@ -40,7 +39,7 @@ export function replicaRoutes(
     const inOrder = view.replicas.toSorted((a, b) => (a.id < b.id ? -1 : 1));
     const pools = new Set([...Object.keys(config.pools), ...inOrder.map(({ pool }) => pool)]);
     return {
-      replicas: inOrder.map((replica) => replicaView(replica, view)),
+      replicas: inOrder.map((replica) => replicaIn(view, replica)),
       pools: [...pools].toSorted().map((pool) => poolView(pool, view)),
     };
   });
@@ -58,12 +57,16 @@ export function replicaRoutes(
     const { state, ttlMs: ttl_ms } = put;
     const given = { ...replicaRecord(put.replica, pool), state, ttl_ms };
     const did = await replicas.put(put.pool, given);
-    if (did === 'full') {
+    if (did.status === 'full') {
       const message = 'there are as many replicas as there may be; remove some';
       throw new SluiceError('invalid_request', message);
     }
-    const isNew = did === 'new';
-    await replicaBook.refresh();
+    if (did.status === 'in_use') {
+      const message = `prompts of pool ${did.pool} run there: drain it, and put it when they are done`;
+      throw new SluiceError('in_use', message);
+    }
+    const isNew = did.status === 'new';
+    if (isNew) await replicaBook.refresh();
     // One that renews itself says nothing new each time.
     log[isNew ? 'info' : 'debug']({ replica: id, pool: put.pool, state }, 'replica put over HTTP');
     reply.code(isNew ? 201 : 200);

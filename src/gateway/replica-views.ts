@@ -1,15 +1,14 @@
-import type { DomainView, ProbeFields, ReplicaRecord } from '../admission/index.ts';
+import type { DomainView, ProbeFields, ReplicaRecord, ReplicaView } from '../admission/index.ts';
 import { formatDuration } from '../duration.ts';
 import { poolLimiter } from '../policy/index.ts';
 
 /** What people are shown of replicas and pools. Pure. */
 
 /** A replica, in the words in which one is put: what is left out there can be put again. */
-export function replicaView(record: ReplicaRecord, view: DomainView): object {
+export function replicaView({ record, probe, inFlight }: ReplicaView): object {
   const { id, pool, url, protocol, model, template, max_inflight, price, zone, spot } = record;
   const { credentials, source = 'config', state, health, reason } = record;
   const { down_until, expires_at, drain_until } = record;
-  const probe = view.probes.get(id);
   return {
     id,
     pool,
@@ -26,13 +25,18 @@ export function replicaView(record: ReplicaRecord, view: DomainView): object {
     source,
     state,
     health,
-    // Of the last failure, also where it is up again but has not succeeded since.
     reason,
-    in_flight: view.inFlight[`replica:${id}`] ?? 0,
+    in_flight: inFlight,
     down_until,
     expires_at,
     drain_until,
   };
+}
+
+/** The same of one among all. */
+export function replicaIn(view: DomainView, record: ReplicaRecord): object {
+  const inFlight = view.inFlight[`replica:${record.id}`] ?? 0;
+  return replicaView({ record, probe: view.probes.get(record.id), inFlight });
 }
 
 function probeView(probe: ProbeFields): object {
@@ -59,7 +63,8 @@ export function poolView(pool: string, view: DomainView): object {
       .filter(({ pools }) => (pools?.[pool] ?? 0) > 0)
       .map(({ id, pools }) => ({ id, takes: pools?.[pool] ?? 0 }))
       .toSorted((a, b) => (a.id < b.id ? -1 : 1)),
-    prober: view.probers[pool] ?? null,
+    // One that is gone is the prober until another one comes.
+    prober: view.members.find(({ id }) => id === view.probers[pool])?.id ?? null,
     paused: view.pausedPools.includes(pool),
   };
 }

@@ -99,7 +99,7 @@ export class Model {
   /** The one pool that prompts are for. */
   readonly pool = new ModelPool((id) => this.#at(id).map((request) => request.id));
   /** Those that only replicas have room for where they failed, until a prompt leaves one. */
-  readonly #deferred: { readonly one: ModelRequest; readonly attempt: number }[] = [];
+  readonly #deferred: ModelRequest[] = [];
   #sequence = 0;
   #sweptAt: number | undefined;
   #graceUntil = 0;
@@ -182,8 +182,9 @@ export class Model {
     if (request.state === 'admitted') {
       const replica = this.pool.choose(request.failedOn);
       if (replica === 'later') {
+        if (!this.#deferred.includes(request)) this.#deferred.push(request);
         request.offerAt = undefined;
-        this.#deferred.push({ one: request, attempt });
+        request.beginBy = request.endBy;
         return { status: 'stale', state: 'admitted' };
       }
       if (replica === undefined) {
@@ -243,13 +244,14 @@ export class Model {
       this.pool.failed(replica, startedAt, { ms, isSure }, this.nowMs);
     };
     if (outcome.outcome !== 'retry') {
-      if (replica !== undefined && outcome.outcome === 'done') this.pool.served(replica);
+      if (replica !== undefined && outcome.outcome === 'done') this.pool.served(replica, startedAt);
       this.#end(request, outcome.outcome, outcome.tokens);
       failed();
       this.#admit();
       return { status: 'ended', state: outcome.outcome };
     }
-    this.#retry(request, outcome.code);
+    const failedThere = outcome.replicaDownMs !== undefined || outcome.code !== 'unavailable';
+    this.#retry(request, outcome.code, failedThere);
     failed();
     this.#admit();
     const ended = !this.#requests.has(holder.id);
@@ -322,6 +324,12 @@ export class Model {
     const result = change(this.pool);
     this.#admit();
     return result;
+  }
+
+  /** Replicas are put: `change` says whether anything is new. */
+  putReplicas(change: (pool: ModelPool) => boolean): void {
+    if (change(this.pool)) this.#offerDeferred();
+    this.#admit();
   }
 
   rekey(version: number, items: readonly { id: string; queue: string }[], done: boolean): Result {
@@ -528,6 +536,7 @@ export class Model {
       this.#draw(place.limiters, actual - cost);
       this.#shares.settle(place, cost, actual);
     }
+    if (this.#deferred.includes(request)) this.#deferred.splice(this.#deferred.indexOf(request), 1);
     this.#leaveReplica(request);
     this.#requests.delete(id);
     this.#ended.set(id, { state, atMs: this.nowMs });
@@ -576,10 +585,11 @@ export class Model {
     this.#wait(request);
   }
 
-  #retry(request: ModelRequest, code: string | undefined): void {
+  #retry(request: ModelRequest, code: string | undefined, failedThere = false): void {
     const { replica } = request;
     if (code !== 'unavailable') request.failures += 1;
-    if (request.failedOn.push(replica ?? '') > 16) request.failedOn.shift();
+    // The last few are remembered, whatever they say.
+    if (request.failedOn.push(failedThere ? (replica ?? '') : '') > 16) request.failedOn.shift();
     if (request.cancelled) this.#end(request, 'cancelled');
     else if (request.failures >= this.#settings.maxAttempts) this.#end(request, 'failed');
     else {
@@ -615,10 +625,11 @@ export class Model {
     request.replica = undefined;
     if (replica === undefined) return;
     this.pool.left(replica, request.id);
-    for (const { one, attempt } of this.#deferred.splice(0)) {
-      const isLive = this.#requests.get(one.id) === one;
-      if (isLive && one.state === 'admitted' && one.attempt === attempt) this.#offer(one);
-    }
+    this.#offerDeferred();
+  }
+
+  #offerDeferred(): void {
+    for (const request of this.#deferred.splice(0)) this.#offer(request);
   }
 
   /** The pool takes the smaller of what its workers and its replicas take. */
@@ -684,7 +695,9 @@ export class Model {
 
   /** What still runs at a replica whose time is over goes to others. */
   #onReplicaTime(id: string): void {
-    if (!this.pool.onTime(id, this.nowMs, this.#graceUntil)) return;
+    const { moves, opens } = this.pool.onTime(id, this.nowMs, this.#graceUntil);
+    if (opens) this.#offerDeferred();
+    if (!moves) return;
     for (const request of this.#at(id)) this.#retry(request, 'unavailable');
   }
 

@@ -196,12 +196,19 @@ test('a probe that runs the model takes a place like a prompt; where there is no
 });
 
 test('a probe that nobody reports gives its place back, and comes again', async () => {
-  const world = await poolOf(replica('r1', { max_inflight: 1, ...probed() }));
+  // Long before the next one would be due.
+  const rare = probed({ period_ms: 10 * minute });
+  const world = await poolOf(replica('r1', { max_inflight: 1, ...rare }));
   const w1 = await orders(world, 'w1');
   const ok = { ok: true } as const;
+  // The first one was told before we listened.
+  world.nowMs += probe.timeout_ms + 1_000;
   const [first] = await tellProbe();
   await world.admission.replicas.probed({ id: 'r1', probe: first?.probe.number ?? 0, result: ok });
+  world.nowMs += 10 * minute;
   const [lost] = await tellProbe();
+  expect(await limit(world)).toBe(0);
+  world.nowMs += probe.timeout_ms + 1_000;
   const [again] = await tellProbe();
   expect(again?.probe.number).not.toBe(lost?.probe.number);
   const late = { id: 'r1', probe: lost?.probe.number ?? 0, result: ok };
@@ -210,7 +217,6 @@ test('a probe that nobody reports gives its place back, and comes again', async 
   w1.stop();
 
   async function tellProbe() {
-    world.nowMs += 10_000;
     await world.beat('w1', { gpu: 32 });
     return w1.published();
   }
@@ -302,6 +308,7 @@ test('a prompt that fails everywhere takes only the first of its replicas down, 
     at: world.nowMs,
     code: 'upstream_failed',
     message: `no answer ${index + 1}`,
+    failed_there: true,
   }));
   expect(letters).toEqual([
     {
@@ -396,6 +403,123 @@ test('a prompt that failed at one replica waits for another that is full, and bu
   expect(offers()).toBe(before + 1);
   expect((await begin(world, first.id)).replica).toBe('full');
   await world.check();
+});
+
+test('a prompt whose worker stops, or dies, or whose replica drains may go where it was', async () => {
+  const world = await poolOf(
+    replica('big', { max_inflight: 8 }),
+    replica('small', { max_inflight: 1 }),
+  );
+  const prompts = [];
+  for (let count = 0; count < 9; count++) prompts.push(await run(world));
+  const atBig = prompts.filter((one) => one.replica === 'big');
+  expect(atBig.length).toBe(8);
+  // Stopped in order, as a rolling restart does it.
+  for (const one of atBig) {
+    const stopped = {
+      outcome: 'retry',
+      code: 'unavailable',
+      message: 'its worker was stopped',
+    } as const;
+    await world.admission.finish(one, stopped);
+  }
+  for (const one of atBig) expect((await begin(world, one.id)).replica).toBe('big');
+  // And killed.
+  await pass(world, 10_000);
+  const again = [];
+  for (const { id } of prompts) again.push((await begin(world, id)).replica);
+  expect(again.filter((at) => at === 'big').length).toBe(8);
+  expect(await limit(world)).toBe(9);
+  await world.check();
+});
+
+test('one that waits for another replica is offered as soon as there may be one, and loses nothing by it', async () => {
+  for (const event of ['joins', 'is ready', 'ends its rest'] as const) {
+    const world = await poolOf(replica('bad'), replica('full', { max_inflight: 1 }), replica('r3'));
+    const { replicas } = world.admission;
+    if (event === 'joins') await replicas.remove('r3');
+    if (event === 'is ready') await replicas.drain('r3');
+    const holders: Holder[] = [];
+    const ran = [await run(world), await run(world)];
+    holders.push(...ran);
+    const prompt = ran.find((one) => one.replica === 'bad') ?? (await run(world));
+    if (!holders.includes(prompt)) holders.push(prompt);
+    if (event === 'ends its rest') {
+      const third = await run(world);
+      expect(third.replica).toBe('r3');
+      await world.admission.finish(third, failed);
+      await world.admission.cancel(third.id, 'test');
+    }
+    await world.admission.finish(prompt, { ...failed, isSure: false });
+    const { attempt } = await world.record(prompt.id);
+    await world.admission.begin(world.holder(prompt.id, attempt, `later ${event}`), 'w1');
+    const others = holders.filter((one) => one !== prompt);
+    const offers = () => world.dispatched.filter(({ id }) => id === prompt.id).length;
+    const before = offers();
+    // It keeps its slots for longer than others may take to begin.
+    if (event !== 'ends its rest') await pass(world, 9_000, others);
+    expect(offers(), event).toBe(before);
+    if (event === 'joins') await replicas.put('gpu', replica('r3'));
+    if (event === 'is ready') await replicas.ready('r3');
+    if (event === 'ends its rest') await pass(world, 5_000, others);
+    expect(offers(), event).toBe(before + 1);
+    expect((await begin(world, prompt.id)).replica).toBe('r3');
+    await world.check();
+  }
+});
+
+test('another machine under the same name has a clean record', async () => {
+  const world = await poolOf(replica('spot'));
+  const old = [await run(world), await run(world)];
+  world.nowMs += 1_000;
+  await world.admission.replicas.put('gpu', replica('spot', { url: 'http://new:8000' }));
+  for (const one of old) await world.admission.finish(one, failed);
+  expect(await known(world, 'spot')).toMatchObject({ health: 'up' });
+});
+
+test('prompts from before a circuit opened say nothing when it has closed', async () => {
+  const world = await poolOf(replica('r1', { max_inflight: 4 }));
+  const hanging = [await run(world), await run(world)];
+  const first = await run(world);
+  world.nowMs += 1_000;
+  const later = await run(world);
+  await world.admission.finish(later, failed);
+  await world.admission.cancel(later.id, 'test');
+  await world.admission.cancel(first.id, 'test');
+  await world.admission.finish(first, { outcome: 'cancelled' });
+  await pass(world, 5_000, hanging);
+  await world.admission.finish(await run(world), { outcome: 'done' });
+  expect(await known(world, 'r1')).toMatchObject({ health: 'up' });
+  for (const one of hanging) await world.admission.finish(one, failed);
+  expect(await known(world, 'r1')).toMatchObject({ health: 'up' });
+});
+
+test('a replica goes to another pool when the last prompt of its own has left it', async () => {
+  const world = await poolOf(replica('r1'));
+  const { replicas } = world.admission;
+  const prompt = await run(world);
+  expect(await replicas.put('other', replica('r1'))).toEqual({ status: 'in_use', pool: 'gpu' });
+  const { busy } = await world.admission.configure({ replicas: { other: [replica('r1')] } });
+  expect(busy).toEqual(['r1']);
+  expect(await known(world, 'r1')).toMatchObject({ pool: 'gpu', in_flight: 1 });
+  await world.admission.finish(prompt, { outcome: 'done' });
+  expect(await replicas.put('other', replica('r1'))).toEqual({ status: 'known' });
+  expect(await known(world, 'r1')).toMatchObject({ pool: 'other' });
+  expect(await limit(world)).toBe(0);
+});
+
+test('a drain that is given more time moves nothing yet', async () => {
+  const world = await poolOf(
+    replica('r1', { max_inflight: 1 }),
+    replica('r2', { max_inflight: 1 }),
+  );
+  const prompt = await run(world);
+  await world.admission.replicas.drain(prompt.replica, 1_000);
+  await world.admission.replicas.drain(prompt.replica, 8_000);
+  await pass(world, 7_000, [prompt]);
+  expect(await world.record(prompt.id)).toMatchObject({ state: 'running', attempt: 1 });
+  await pass(world, 1_000, [prompt]);
+  expect(await world.record(prompt.id)).toMatchObject({ state: 'admitted', attempt: 2 });
 });
 
 test('a prompt that never reached its replica is not to blame: it waits until there is one', async () => {
@@ -510,7 +634,7 @@ test('a replica that does not renew itself goes; one that does keeps what is kno
   const world = await poolOf();
   const { replicas } = world.admission;
   const given = replica('r1', { ttl_ms: 10_000, ...probed() });
-  expect(await replicas.put('gpu', given)).toBe('new');
+  expect(await replicas.put('gpu', given)).toEqual({ status: 'new' });
   const w1 = await orders(world, 'w1');
   await world.beat('w1', { gpu: 32 });
   const [order] = await w1.published();
@@ -519,7 +643,7 @@ test('a replica that does not renew itself goes; one that does keeps what is kno
   await replicas.drain('r1');
   for (let renewals = 0; renewals < 3; renewals++) {
     await pass(world, 9_000);
-    expect(await replicas.put('gpu', given)).toBe('known');
+    expect(await replicas.put('gpu', given)).toEqual({ status: 'known' });
   }
   // An operator's word stands, and it need not prove itself anew.
   expect(await known(world, 'r1')).toMatchObject({ state: 'draining', health: 'up' });
@@ -554,9 +678,11 @@ test('there are a thousand replicas at most; those that are there may change', a
     'gpu',
     Array.from({ length: 999 }, (_, count) => named(count)),
   );
-  expect(await replicas.put('gpu', named(999))).toBe('new');
-  expect(await replicas.put('gpu', named(1_000))).toBe('full');
-  expect(await replicas.put('gpu', replica('r5', { max_inflight: 9 }))).toBe('known');
+  expect(await replicas.put('gpu', named(999))).toEqual({ status: 'new' });
+  expect(await replicas.put('gpu', named(1_000))).toEqual({ status: 'full' });
+  expect(await replicas.put('gpu', replica('r5', { max_inflight: 9 }))).toEqual({
+    status: 'known',
+  });
   await world.admission.sweep({ id: 'w1', kind: 'worker', pools: { gpu: 10_000 } });
   expect(await limit(world)).toBe(1_008);
 });

@@ -159,7 +159,7 @@ test('replay --all reads every page before it begins, and goes on past one that 
     ['a', 'b', 'd', 'e'].map((id) => `${id} runs again as job main-1`),
   );
   expect(gateway.whats()).toEqual([
-    ...[0, 2, 4].map((after) => `GET /v1/dead-letters?after=${after}&count=1000`),
+    ...[0, 2, 4].map((after) => `GET /v1/dead-letters?after=${after}&count=200`),
     ...['a', 'b', 'c', 'd', 'e'].map((id) => `POST /v1/dead-letters/${id}/replay`),
   ]);
 });

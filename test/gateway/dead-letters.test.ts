@@ -46,6 +46,7 @@ test('a dead letter says what was asked and what became of it, and runs again as
     at: expect.any(Number),
     code: 'upstream_failed',
     message: 'the replica answered 500',
+    failed_there: true,
   });
   const story = [attempt(1), attempt(2), attempt(3)];
   expect(letters).toEqual([{ ...letter, story }]);

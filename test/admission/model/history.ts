@@ -372,7 +372,7 @@ export class History {
     }));
     await this.#gateway(1).configure({ replicas: { gpu } });
     const named = Object.fromEntries(gpu.map((one) => [one.id, one.max_inflight]));
-    this.#model.changePool((pool) => pool.set(named));
+    this.#model.putReplicas((pool) => pool.set(named, this.#lane.nowMs));
     return true;
   }
 
@@ -384,7 +384,7 @@ export class History {
       const { maxInflight, state, ttlMs } = change.put;
       const more = { max_inflight: maxInflight, state, ttl_ms: ttlMs };
       await replicas.put('gpu', { ...address, id, ...more });
-      this.#model.changePool((pool) => pool.put(id, change.put, nowMs));
+      this.#model.putReplicas((pool) => pool.put(id, change.put, nowMs));
       return true;
     }
     const [actual, expected] =

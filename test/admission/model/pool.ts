@@ -9,6 +9,8 @@ interface ModelReplica {
   downUntil: number;
   openings: number;
   openedAt: number;
+  /** When it joined. */
+  sinceMs: number;
   /** Prompts in a row that broke off there. */
   strikes: number;
   /** Whose end says whether it serves. */
@@ -36,22 +38,28 @@ export class ModelPool {
     this.#runningAt = runningAt;
   }
 
-  /** What a gateway's file names. */
-  set(takes: Readonly<Record<string, number>>): void {
+  /** What a gateway's file names. Says whether any of it is new. */
+  set(takes: Readonly<Record<string, number>>, nowMs: number): boolean {
+    let isNew = false;
     for (const [id, maxInflight] of Object.entries(takes)) {
       const before = this.#replicas.get(id);
       if (before?.source === 'api' && before.state !== 'leaving') continue;
-      this.#join(id, maxInflight, 'config', never);
+      const facts = factsOf(before);
+      isNew = factsOf(this.#join(id, maxInflight, 'config', never, nowMs)) !== facts || isNew;
     }
     for (const { id, source, state } of [...this.#replicas.values()]) {
       if (source === 'config' && state !== 'leaving' && !(id in takes)) this.remove(id);
     }
+    return isNew;
   }
 
-  put(id: string, { maxInflight, state, ttlMs = never }: Put, nowMs: number): void {
-    const replica = this.#join(id, maxInflight, 'api', nowMs + ttlMs);
+  /** Says whether it is more than a sign of life. */
+  put(id: string, { maxInflight, state, ttlMs = never }: Put, nowMs: number): boolean {
+    const facts = factsOf(this.#replicas.get(id));
+    const replica = this.#join(id, maxInflight, 'api', nowMs + ttlMs, nowMs);
     if (state === 'draining') replica.state = 'draining';
     if (state === 'ready') Object.assign(replica, { state, drainUntil: never });
+    return factsOf(replica) !== facts;
   }
 
   /** Whether there is one. */
@@ -112,12 +120,11 @@ export class ModelPool {
     this.#forgetEmpty();
   }
 
-  served(id: string): void {
+  /** By a prompt that began then. */
+  served(id: string, beganAtMs: number): void {
     const replica = this.#replicas.get(id);
-    if (!replica) return;
-    replica.strikes = 0;
-    if (replica.health !== 'trial') return;
-    Object.assign(replica, { health: 'up', openings: 0, openedAt: 0, trial: undefined });
+    if (!replica || replica.health === 'down' || beganAtMs < replica.sinceMs) return;
+    Object.assign(replica, { health: 'up', openings: 0, strikes: 0, trial: undefined });
   }
 
   failed(
@@ -127,7 +134,8 @@ export class ModelPool {
     nowMs: number,
   ): void {
     const replica = this.#replicas.get(id);
-    if (!replica || replica.health === 'down' || beganAtMs < replica.openedAt) return;
+    const earliestMs = Math.max(replica?.openedAt ?? 0, replica?.sinceMs ?? 0);
+    if (!replica || replica.health === 'down' || beganAtMs < earliestMs) return;
     replica.strikes += 1;
     if (replica.health === 'up' && !rest.isSure && replica.strikes < 2) return;
     const { ms: restMs } = rest;
@@ -148,19 +156,27 @@ export class ModelPool {
     );
   }
 
-  /** Its time has come; says whether what runs there is to be moved. */
-  onTime(id: string, nowMs: number, graceUntilMs: number): boolean {
+  /** Its time has come: whether what runs there is to be moved, and whether it may have room now. */
+  onTime(id: string, nowMs: number, graceUntilMs: number): { moves: boolean; opens: boolean } {
     const replica = this.#replicas.get(id);
-    if (!replica) return false;
+    if (!replica) return { moves: false, opens: false };
     if (replica.expiresAt <= nowMs && nowMs < graceUntilMs) replica.expiresAt = graceUntilMs;
     const moves = replica.drainUntil <= nowMs;
     if (moves) replica.drainUntil = never;
-    if (replica.expiresAt <= nowMs) this.remove(id);
-    else if (replica.health === 'down' && replica.downUntil <= nowMs) replica.health = 'trial';
-    return moves;
+    const isGone = replica.expiresAt <= nowMs;
+    const opens = !isGone && replica.health === 'down' && replica.downUntil <= nowMs;
+    if (isGone) this.remove(id);
+    if (opens) replica.health = 'trial';
+    return { moves, opens };
   }
 
-  #join(id: string, maxInflight: number, source: 'config' | 'api', expiresAt: number) {
+  #join(
+    id: string,
+    maxInflight: number,
+    source: 'config' | 'api',
+    expiresAt: number,
+    sinceMs: number,
+  ) {
     const before = this.#known(id);
     const fresh = {
       state: 'ready' as const,
@@ -168,6 +184,7 @@ export class ModelPool {
       downUntil: 0,
       openings: 0,
       openedAt: 0,
+      sinceMs,
       strikes: 0,
       trial: undefined,
       drainUntil: never,
@@ -194,4 +211,9 @@ export class ModelPool {
       if (state === 'leaving' && this.#runningAt(id).length === 0) this.#replicas.delete(id);
     }
   }
+}
+
+/** What others can notice of it. */
+function factsOf(replica: ModelReplica | undefined): string {
+  return `${replica?.maxInflight} ${replica?.state} ${replica?.health}`;
 }
