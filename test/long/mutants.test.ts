@@ -128,8 +128,14 @@ const mutants: readonly Mutant[] = [
   {
     name: 'the replica that failed a prompt gets it again',
     theme: themes.prompts,
-    from: "failed[told.replica or ''] = true",
+    from: 'failed[told.replica] = true',
     to: '',
+  },
+  {
+    name: 'a worker that stops is taken for a failure of its replica',
+    theme: themes.prompts,
+    from: 'if told.failed_there then',
+    to: 'if told.replica then',
   },
   {
     name: 'a prompt burns its attempts where it failed',
