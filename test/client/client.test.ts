@@ -235,7 +235,8 @@ test('a flow that ends at once has no heartbeat', async () => {
 test('a flow that the gateway has ended says so to the work, and sends no more', async () => {
   for (const [status, code] of [[409, 'flow_over'] as const, [404, 'unknown_flow'] as const]) {
     const gateway = await fakeGateway(({ what }) => {
-      if (what === start) return admitted({ lease_ms: 30 });
+      // A heartbeat has a third of that to be answered, on a busy machine too.
+      if (what === start) return admitted({ lease_ms: 1_500 });
       return what === heartbeat ? refused(status, code) : done;
     });
     const options = { heartbeat: true };
