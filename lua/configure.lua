@@ -12,8 +12,9 @@ args: schema; policies [text of {name, version, structure, source, document, lim
   at_version (it is refused when the version is another by now); replicas {pool: [as of replicas.lua]},
   all that gateways' files have for each pool named; pause {pool or control_point, paused (bool)}.
 result: {status: 'configured', version, applied [names], kept [names, of source 'api'], busy [ids of
-  replicas that stay in another pool: prompts run there], rekeying (bool)}, {status: 'unreadable', schema}, or for a policy that cannot be removed {status: 'unknown'},
-  {status: 'stale_version'} or {status: 'in_use', waiting, in_flight}.
+  replicas that stay in another pool: prompts run there], rekeying (bool)}, {status: 'unreadable',
+  schema}, or for a policy that cannot be removed {status: 'unknown'}, {status: 'stale_version'} or
+  {status: 'in_use', waiting, in_flight}.
 Safe to repeat: the same input changes nothing.
 ]]
 -- use step limiters buckets tree shares standing capacity ended records dead requests roster admit close

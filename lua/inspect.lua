@@ -163,7 +163,9 @@ if args.what == 'request' then
     result.waits_for = #list > 0 and list or nil
   end
   local told = plain(request)
-  for _, field in ipairs({ 'attempt', 'failures', 'end_by', 'started_at', 'worker', 'replica', 'owner', 'bytes', 'story' }) do
+  for _, field in ipairs({
+    'attempt', 'failures', 'end_by', 'started_at', 'worker', 'replica', 'owner', 'bytes', 'story',
+  }) do
     told[field] = request[field]
   end
   told.kind, told.job = request.pool and 'prompt' or 'flow', request.job or nil

@@ -261,7 +261,8 @@ end
 -- A prompt was answered there.
 function capacity.served(id, began_at)
   local replica = read(meta, 'impaired') and capacity.replica(id)
-  local is_marked = replica and (replica.health == 'trial' or (replica.health == 'up' and (replica.strikes or replica.openings)))
+  local is_marked = replica and (replica.health == 'trial'
+    or (replica.health == 'up' and (replica.strikes or replica.openings)))
   if is_marked and is_of(replica, began_at) then
     replica.health, replica.trial, replica.strikes, replica.openings, replica.reason = 'up', nil, nil, nil, nil
     capacity.save(replica)

@@ -29,8 +29,8 @@ end
 local function new_request(id, queue, cost, timeout_ms, max_inflight_ms, is_job, pool, owner, rates, affinity)
   return {
     id = id, queue = queue, cost = cost, timeout_ms = timeout_ms, max_inflight_ms = max_inflight_ms, job = is_job,
-    pool = pool, owner = owner, rates = rates, affinity = affinity, text = false, sequence = false, created_at = false, deadline = false,
-    admitted_at = nil, end_by = nil, state = 'waiting', stored = false, stored_in = false, changed = false,
+    pool = pool, owner = owner, rates = rates, affinity = affinity, text = false, sequence = false,
+    created_at = false, deadline = false, admitted_at = nil, end_by = nil, state = 'waiting', stored = false, stored_in = false, changed = false,
     is_over = false, token = nil,
   }
 end

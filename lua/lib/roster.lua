@@ -13,8 +13,8 @@ local MOST_REPLICAS = 1000
 local REPORT_MS = 1000
 
 local STATE_FIELDS = {
-  'state', 'health', 'down_until', 'openings', 'opened_at', 'strikes', 'trial', 'reason', 'streak', 'probing', 'probing_until',
-  'since', 'drain_until',
+  'state', 'health', 'down_until', 'openings', 'opened_at', 'strikes', 'trial', 'reason', 'streak', 'probing',
+  'probing_until', 'since', 'drain_until',
 }
 
 local function probe_of(id)
@@ -135,7 +135,8 @@ function roster.set(pool, source, list)
   end
   local gone = {}
   for id, replica in pairs(capacity.replicas()) do
-    if replica.pool == pool and (replica.source or 'config') == source and not named[id] and replica.state ~= 'leaving' then
+    local is_theirs = replica.pool == pool and (replica.source or 'config') == source
+    if is_theirs and not named[id] and replica.state ~= 'leaving' then
       gone[#gone + 1] = id
     end
   end

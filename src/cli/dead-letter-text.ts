@@ -1,29 +1,11 @@
+import type { DeadLetter } from '../admission/index.ts';
 import { formatDuration } from '../duration.ts';
 import { type Cell, inSeconds, table } from './table.ts';
 
 /** Dead letters as people read them. */
 
-/** What `src/gateway/dead-letter-routes.ts` shows. Times in ms of Redis' clock. */
-export interface LetterView {
-  readonly id: string;
-  readonly control_point: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly pool: string;
-  readonly cost: number;
-  readonly attempt: number;
-  readonly created_at: number;
-  readonly died_at: number;
-  readonly code?: string;
-  readonly message?: string;
-  readonly story: readonly {
-    readonly attempt: number;
-    readonly replica?: string;
-    readonly worker?: string;
-    readonly at: number;
-    readonly code?: string;
-    readonly message?: string;
-  }[];
-  readonly bytes: number;
+/** What `src/gateway/dead-letter-routes.ts` shows. */
+export interface LetterView extends DeadLetter {
   /** Of one that is shown by itself. */
   readonly request?: {
     readonly path: string;
