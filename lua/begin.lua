@@ -37,6 +37,7 @@ local function begin(item)
       return { status = 'put_back' }
     end
     set_score(outbox, request.id .. ' ' .. request.attempt, false)
+    requests.no_longer_deferred(request)
     capacity.enter(replica, request)
     request.state, request.replica, request.began = 'running', replica.id, true
     request.worker, request.token, request.started_at = item.worker, item.token, now_ms

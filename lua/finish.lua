@@ -19,10 +19,10 @@ Safe to repeat: the first one ends the request; tokens settle once.
 -- A longer answer is read from its stream: what is published fills the buffer of a slow gateway.
 local TOLD_BYTES = 65536
 
--- A prompt that failed elsewhere may be what takes its replicas down: what it says is no evidence, but
--- where it did not even reach one.
+-- A prompt that failed elsewhere may be what takes its replicas down: what it says is no evidence, unless it
+-- is sure.
 local function is_evidence(request, item)
-  return item.replica_down_ms and request.replica and ((request.failures or 0) == 0 or item.code == 'unavailable')
+  return item.replica_down_ms and request.replica and (item.is_sure or (request.failures or 0) == 0)
 end
 
 local function retry(request, item)

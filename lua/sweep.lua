@@ -41,6 +41,8 @@ local function on_time(request)
   elseif state == 'admitted' and request.pool and is_frozen() then
     -- Its queue is about to change.
     requests.set_timer(request, now_ms + settings.begin_ms)
+  elseif state == 'admitted' and request.deferred then
+    requests.offer_anywhere(request)
   elseif state == 'admitted' and request.pool then
     requests.put_back(request)
   elseif now_ms < grace_until then

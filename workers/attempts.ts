@@ -154,7 +154,10 @@ export class Attempts {
         writer,
         signal: controller.signal,
       };
-      const result = await exchange(replicas, asked, limits);
+      const leftMs = begun.end_by - admission.now();
+      // A silent replica leaves another one the time to answer.
+      const firstTokenMs = Math.min(limits.firstTokenMs, leftMs / 2);
+      const result = await exchange(replicas, asked, { ...limits, firstTokenMs });
       // Whatever the replica has said is heard before its failure is.
       if (result.status !== 'answered') await writer.flush();
       if (result.status === 'failed') attempt.reason = result.reason;
@@ -164,6 +167,10 @@ export class Attempts {
         const reason = controller.signal.reason as AbortReason;
         if (reason === 'expired') await writer.flush();
         const outcome = outcomeOfAbort(reason);
+        if (outcome?.outcome === 'expired' && writer.count === 0) {
+          // Silent to the end: nobody else would find that it is frozen while it is full.
+          return { ...outcome, replicaDownMs: this.#options.replicaDownMs, isSure: false };
+        }
         return outcome && withoutRetry(outcome, !replays && writer.count > 0);
       }
       const { log } = this.#options;

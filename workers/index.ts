@@ -87,6 +87,8 @@ export async function startWorker(
 
   const stop = async (graceMs: number) => {
     // First the capacity goes, so that nothing more is admitted for this worker.
+    // Another one probes from then on: what this one is at would be one too many.
+    prober?.stop();
     const leaving = node.sweeper.announce({ id: node.id, kind: 'worker', pools: {} });
     await within(stopMs, leaving.catch(onError));
     const grace = setTimeout(() => running.stop(), graceMs);
@@ -95,7 +97,6 @@ export async function startWorker(
     clearTimeout(grace);
     running.close();
     discovering.stop();
-    prober?.stop();
     appender.stop();
     await node.stop();
     await replicas.stop();

@@ -217,7 +217,7 @@ function capacity.choose(request)
       end
     end
   end
-  if best and best.failed and has_other then
+  if best and best.failed and has_other and not request.has_waited then
     return nil, true
   end
   return best and best.replica, false

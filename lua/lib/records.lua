@@ -11,7 +11,7 @@ local mark_changed, save, encode, count_waiting, set_timer
 local submitting
 -- private
 local MORE_FIELDS = {
-  'bytes', 'attempt', 'failures', 'story', 'deferred', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
+  'bytes', 'attempt', 'failures', 'story', 'deferred', 'has_waited', 'began', 'lease_until', 'started_at', 'worker', 'token', 'replica',
   'cancelled', 'cancel_code',
 }
 local lengths, changed_requests

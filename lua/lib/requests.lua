@@ -154,22 +154,23 @@ function requests.left_queue(request)
 end
 
 -- Only replicas that failed it have room now. It keeps its slots and its lease, and is offered again when
--- there may be room at another one. Those of a pool stand in `meta`: no more than it takes prompts.
+-- there may be room at another one, or, after as long as others may take to begin, wherever there is room.
+-- Those of a pool stand in `meta`: no more than it takes prompts.
 function requests.defer(request)
   if not request.deferred then
     local field = 'deferred ' .. request.pool
     write(meta, field, (read(meta, field) or ' ') .. request.id .. ' ')
     request.deferred = true
     withdraw(request)
-    set_timer(request, request.end_by)
+    set_timer(request, math.min(now_ms + settings.begin_ms, request.end_by))
     save(request)
   end
 end
 
-local function no_longer_deferred(request)
+function requests.no_longer_deferred(request)
   if request.deferred then
     local field = 'deferred ' .. request.pool
-    local others = read(meta, field):gsub(' ' .. request.id:gsub('%-', '%%-') .. ' ', ' ', 1)
+    local others = (read(meta, field) or ' '):gsub(' ' .. request.id:gsub('%-', '%%-') .. ' ', ' ', 1)
     write(meta, field, others ~= ' ' and others)
     request.deferred = nil
   end
@@ -179,10 +180,18 @@ end
 function requests.offer_deferred(pool)
   for id in (read(meta, 'deferred ' .. pool) or ''):gmatch('%S+') do
     local request = requests.load(id)
-    no_longer_deferred(request)
+    requests.no_longer_deferred(request)
     offer(request)
     save(request)
   end
+end
+
+-- It has waited for another replica for long enough.
+function requests.offer_anywhere(request)
+  requests.no_longer_deferred(request)
+  request.has_waited = true
+  offer(request)
+  save(request)
 end
 
 local function drop_replica(request)
@@ -208,6 +217,7 @@ function requests.put_back(request)
     return
   end
   withdraw(request)
+  requests.no_longer_deferred(request)
   release(request, request.cost)
   request.admitted_at, request.end_by = nil, nil
   requests.enqueue(request, request.cost)
@@ -231,7 +241,7 @@ function requests.finish(request, outcome)
   else
     local actual = actual_cost(request, outcome)
     withdraw(request)
-    no_longer_deferred(request)
+    requests.no_longer_deferred(request)
     release(request, request.cost - actual)
     tree.settle(tree.path(request.queue), request.cost, actual)
   end
@@ -277,7 +287,7 @@ function requests.retry(request, code, message, failed_there)
     drop_replica(request)
     tell(request.worker, { id = request.id, attempt = request.attempt, abort = true })
     request.state, request.worker, request.token = 'admitted', nil, nil
-    request.started_at, request.lease_until = nil, nil
+    request.started_at, request.lease_until, request.has_waited = nil, nil, nil
     offer(request)
     save(request)
   end

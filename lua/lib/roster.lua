@@ -32,7 +32,8 @@ end
 function roster.drain(replica, until_ms)
   replica.state, replica.drain_until = 'draining', until_ms
   capacity.save(replica)
-  capacity.refresh()
+  -- Who waits for this one may have to go to another.
+  has_changed(replica.pool)
 end
 
 -- Takes prompts again.
@@ -53,17 +54,18 @@ function roster.remove(id)
     replica.state, replica.expires_at, replica.probed = 'leaving', nil, nil
     capacity.save(replica)
   end
-  capacity.refresh()
+  has_changed(replica.pool)
 end
 
 -- Its probe, or nil; one that is new is due at once.
-local function keep_probe(id, probe, is_new)
+local function keep_probe(id, probe, is_new, busy_until)
   if not probe then
     redis.call('HDEL', key.probes, id)
     set_score(timers, 'probe ' .. id, false)
   elseif is_new or redis.call('HGET', key.probes, id) ~= probe then
     redis.call('HSET', key.probes, id, probe)
-    set_score(timers, 'probe ' .. id, now_ms)
+    -- One that runs keeps its place until it is given up.
+    set_score(timers, 'probe ' .. id, math.max(now_ms, busy_until or 0))
   end
 end
 
@@ -100,6 +102,8 @@ function roster.put(pool, source, given)
     end
   else
     replica.state, replica.health, replica.since = 'ready', probe and 'starting' or 'up', now_ms
+    local is_there = before and before.url == given.url
+    replica.probing_until = is_there and before.probing_until or nil
   end
   if given.state == 'draining' and replica.state ~= 'draining' then
     replica.state = 'draining'
@@ -110,7 +114,7 @@ function roster.put(pool, source, given)
     replica.probing, replica.probing_until = nil, nil
   end
   capacity.save(replica)
-  keep_probe(id, probe, not is_same)
+  keep_probe(id, probe, not is_same, replica.probing_until)
   -- One that only renews itself changes nothing.
   for _, field in ipairs({ 'max_inflight', 'pool', 'state', 'health', 'probing_until' }) do
     if not before or before[field] ~= replica[field] then

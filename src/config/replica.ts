@@ -94,7 +94,14 @@ export function readTemplate(given: Static<typeof templateSchema>): ReplicaTempl
 /** A URL is shown to whoever asks which replicas there are. */
 function judgeUrl(given: unknown, path: string, problems: Problem[]): void {
   const parsed = typeof given === 'string' ? URL.parse(given) : null;
-  if (parsed === null || (parsed.username === '' && parsed.password === '')) return;
+  if (parsed === null) return;
+  if (/[?#\s]/.test(String(given))) {
+    problems.push({
+      path,
+      reason: 'must have no `?`, `#` or white space: paths are put behind it',
+    });
+  }
+  if (parsed.username === '' && parsed.password === '') return;
   const reason = 'has a user or a password in it, which is no place for them: use `credentials`';
   problems.push({ path, reason });
 }

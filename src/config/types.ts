@@ -149,7 +149,10 @@ export interface Timeouts {
   readonly abortMarginMs: number;
   /** Holding slots, where no policy says how long. Default 60 s. */
   readonly maxInflightMs: number;
-  /** Until the first token of a stream; then the prompt goes to another replica. Default 60 s. */
+  /**
+   * Until the first token of a stream, at most half of what is left of its lease; then the prompt goes to
+   * another replica. Default 60 s.
+   */
   readonly firstTokenMs: number;
   /** Between two tokens of a stream; then it has failed. Default 30 s. */
   readonly streamIdleMs: number;

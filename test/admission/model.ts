@@ -41,6 +41,8 @@ class ModelRequest implements Sharer {
   /** Replicas where it failed, the last few. */
   readonly failedOn: string[] = [];
   began = false;
+  /** For another replica than those where it failed. */
+  hasWaited = false;
   token: string | undefined;
   replica: string | undefined;
   cancelled = false;
@@ -180,11 +182,13 @@ export class Model {
       return { status: 'stale', state: request.state };
     }
     if (request.state === 'admitted') {
-      const replica = this.pool.choose(request.failedOn);
+      const replica = this.pool.choose(request.failedOn, request.hasWaited);
       if (replica === 'later') {
-        if (!this.#deferred.includes(request)) this.#deferred.push(request);
+        if (!this.#deferred.includes(request)) {
+          this.#deferred.push(request);
+          request.beginBy = Math.min(this.nowMs + this.#settings.beginMs, request.endBy);
+        }
         request.offerAt = undefined;
-        request.beginBy = request.endBy;
         return { status: 'stale', state: 'admitted' };
       }
       if (replica === undefined) {
@@ -193,6 +197,7 @@ export class Model {
         this.#admit();
         return { status: 'put_back' };
       }
+      this.#undefer(request);
       Object.assign(request, { state: 'running', began: true, replica, token, offerAt: undefined });
       request.leaseUntil = this.nowMs + this.#settings.heartbeatMs;
       request.startedAt = this.nowMs;
@@ -237,7 +242,7 @@ export class Model {
     }
     const { replica, startedAt } = request;
     // What fails everywhere says nothing of where it fails.
-    const isEvidence = request.failures === 0 || outcome.code === 'unavailable';
+    const isEvidence = request.failures === 0 || outcome.isSure === true;
     const failed = () => {
       const { replicaDownMs: ms, isSure = false } = outcome;
       if (replica === undefined || ms === undefined || !isEvidence) return;
@@ -319,17 +324,12 @@ export class Model {
     this.#admit();
   }
 
-  /** The pool has changed: who may go now goes. */
-  changePool<Result>(change: (pool: ModelPool) => Result): Result {
-    const result = change(this.pool);
+  /** Replicas are put, drain or go: `change` says whether anything is new. */
+  changeReplicas(change: (pool: ModelPool) => boolean): boolean {
+    const isNew = change(this.pool);
+    if (isNew) this.#offerDeferred();
     this.#admit();
-    return result;
-  }
-
-  /** Replicas are put: `change` says whether anything is new. */
-  putReplicas(change: (pool: ModelPool) => boolean): void {
-    if (change(this.pool)) this.#offerDeferred();
-    this.#admit();
+    return isNew;
   }
 
   rekey(version: number, items: readonly { id: string; queue: string }[], done: boolean): Result {
@@ -536,7 +536,7 @@ export class Model {
       this.#draw(place.limiters, actual - cost);
       this.#shares.settle(place, cost, actual);
     }
-    if (this.#deferred.includes(request)) this.#deferred.splice(this.#deferred.indexOf(request), 1);
+    this.#undefer(request);
     this.#leaveReplica(request);
     this.#requests.delete(id);
     this.#ended.set(id, { state, atMs: this.nowMs });
@@ -580,6 +580,7 @@ export class Model {
       return;
     }
     request.offerAt = undefined;
+    this.#undefer(request);
     this.#draw(request.place.limiters, -request.cost);
     this.#shares.giveBack(request.place, request.cost);
     this.#wait(request);
@@ -594,7 +595,7 @@ export class Model {
     else if (request.failures >= this.#settings.maxAttempts) this.#end(request, 'failed');
     else {
       this.#leaveReplica(request);
-      Object.assign(request, { state: 'admitted', token: undefined });
+      Object.assign(request, { state: 'admitted', token: undefined, hasWaited: false });
       this.#offer(request);
     }
   }
@@ -626,6 +627,13 @@ export class Model {
     if (replica === undefined) return;
     this.pool.left(replica, request.id);
     this.#offerDeferred();
+  }
+
+  /** Whether it was one of those. */
+  #undefer(request: ModelRequest): boolean {
+    const at = this.#deferred.indexOf(request);
+    if (at >= 0) this.#deferred.splice(at, 1);
+    return at >= 0;
   }
 
   #offerDeferred(): void {
@@ -670,11 +678,20 @@ export class Model {
     const isOffered = state === 'admitted' && !isFlow;
     if (state === 'waiting') this.#end(request, 'rejected');
     else if (request.endBy <= this.nowMs) this.#end(request, 'expired');
-    else if (isOffered && this.rekeying === undefined) this.#putBack(request);
+    else if (isOffered && this.rekeying === undefined) this.#onNobodyBegan(request);
     else if (isOffered) request.beginBy = this.nowMs + this.#settings.beginMs;
     else if (this.nowMs < this.#graceUntil) request.leaseUntil = this.#graceUntil;
     else if (isFlow) this.#end(request, 'expired');
     else this.#retry(request, 'upstream_failed');
+  }
+
+  #onNobodyBegan(request: ModelRequest): void {
+    if (!this.#undefer(request)) {
+      this.#putBack(request);
+      return;
+    }
+    request.hasWaited = true;
+    this.#offer(request);
   }
 
   /** A gateway's requests end with it; a worker's capacity is gone. */

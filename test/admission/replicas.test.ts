@@ -286,19 +286,20 @@ test('many that fail at a time are one failure; those that began before it was f
   expect(await known(world, 'r1')).toMatchObject({ down_until: world.nowMs + 5_000 });
 });
 
-test('a prompt that fails everywhere takes only the first of its replicas down, and is a dead letter', async () => {
+test('a prompt that breaks off everywhere takes none of its replicas down, and is a dead letter', async () => {
   const world = await poolOf(replica('r1'), replica('r2'), replica('r3'));
   const id = await world.add({ pool: 'gpu', body: 'the poison', labels: { user_id: 'u1' } });
   const at: string[] = [];
   for (let attempt = 1; attempt <= 3; attempt++) {
     const prompt = await begin(world, id);
     at.push(prompt.replica);
-    await world.admission.finish(prompt, { ...failed, message: `no answer ${attempt}` });
+    const broken = { ...failed, isSure: false, message: `no answer ${attempt}` };
+    await world.admission.finish(prompt, broken);
   }
   expect(at).toEqual(['r1', 'r2', 'r3']);
   expect(await world.state(id)).toBe('failed');
   const health = ['r1', 'r2', 'r3'].map(async (one) => (await known(world, one))?.health);
-  expect(await Promise.all(health)).toEqual(['down', 'up', 'up']);
+  expect(await Promise.all(health)).toEqual(['up', 'up', 'up']);
   const { letters, total } = await world.admission.deadLetters.list(0, 10);
   expect(total).toBe(1);
   const story = at.map((one, index) => ({
@@ -456,14 +457,63 @@ test('one that waits for another replica is offered as soon as there may be one,
     const others = holders.filter((one) => one !== prompt);
     const offers = () => world.dispatched.filter(({ id }) => id === prompt.id).length;
     const before = offers();
-    // It keeps its slots for longer than others may take to begin.
-    if (event !== 'ends its rest') await pass(world, 9_000, others);
+    if (event !== 'ends its rest') await pass(world, 3_000, others);
     expect(offers(), event).toBe(before);
     if (event === 'joins') await replicas.put('gpu', replica('r3'));
     if (event === 'is ready') await replicas.ready('r3');
     if (event === 'ends its rest') await pass(world, 5_000, others);
     expect(offers(), event).toBe(before + 1);
     expect((await begin(world, prompt.id)).replica).toBe('r3');
+    await world.check();
+  }
+});
+
+test('one that waits for another replica does not wait for good: then it goes where there is room', async () => {
+  const world = await poolOf(replica('bad'), replica('full', { max_inflight: 1 }));
+  const [a, b] = [await run(world), await run(world)];
+  const [prompt, busy] = a.replica === 'bad' ? [a, b] : [b, a];
+  const failedOnce = { outcome: 'retry', code: 'upstream_failed' } as const;
+  await world.admission.finish(prompt, failedOnce);
+  const later = async (token: string) => {
+    const { attempt } = await world.record(prompt.id);
+    return world.admission.begin(world.holder(prompt.id, attempt, token), 'w1');
+  };
+  expect(await later('first')).toMatchObject({ status: 'stale' });
+  // Delivered a second time it is no other.
+  expect(await later('second')).toMatchObject({ status: 'stale' });
+  await pass(world, 5_000, [busy]);
+  expect((await begin(world, prompt.id)).replica).toBe('bad');
+  await world.check();
+});
+
+test('one that waited for another replica leaves nothing behind, however that ends', async () => {
+  for (const end of ['cancelled', 'put back', 'runs', 'expires'] as const) {
+    const world = await poolOf(replica('bad'), replica('full', { max_inflight: 1 }));
+    const [a, b] = [await run(world), await run(world)];
+    const [prompt, busy] = a.replica === 'bad' ? [a, b] : [b, a];
+    await world.admission.finish(prompt, { outcome: 'retry', code: 'upstream_failed' });
+    const { attempt } = await world.record(prompt.id);
+    const holder = world.holder(prompt.id, attempt, `deferred ${end}`);
+    expect(await world.admission.begin(holder, 'w1')).toMatchObject({ status: 'stale' });
+    const deferred = () => world.redis.hget(domainKey(world.domain, 'meta'), 'deferred gpu');
+    expect(await deferred()).toContain(prompt.id);
+    if (end === 'cancelled') await world.admission.cancel(prompt.id, 'test');
+    if (end === 'put back') {
+      // Whoever drains both leaves no room at all; BullMQ delivers it once more.
+      await world.admission.replicas.drain('bad');
+      await world.admission.replicas.drain('full');
+      const { attempt: last } = await world.record(prompt.id);
+      const again = world.holder(prompt.id, last, 'again');
+      expect(await world.admission.begin(again, 'w1')).toEqual({ status: 'put_back' });
+    }
+    if (end === 'runs') {
+      await world.admission.finish(busy, { outcome: 'done' });
+      expect((await begin(world, prompt.id)).replica).toBe('full');
+    }
+    if (end === 'expires') await pass(world, 60_000);
+    expect(await deferred(), end).toBeNull();
+    await world.admission.replicas.ready('bad');
+    await world.admission.replicas.ready('full');
     await world.check();
   }
 });

@@ -140,7 +140,7 @@ const mutants: readonly Mutant[] = [
   {
     name: 'a prompt burns its attempts where it failed',
     theme: themes.prompts,
-    from: 'if best and best.failed and has_other then',
+    from: 'if best and best.failed and has_other and not request.has_waited then',
     to: 'if false then',
   },
   {
@@ -170,7 +170,7 @@ const mutants: readonly Mutant[] = [
   {
     name: 'a prompt that fails everywhere takes all its replicas down',
     theme: themes.prompts,
-    from: "((request.failures or 0) == 0 or item.code == 'unavailable')",
+    from: '(item.is_sure or (request.failures or 0) == 0)',
     to: 'true',
   },
   {

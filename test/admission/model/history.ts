@@ -372,7 +372,7 @@ export class History {
     }));
     await this.#gateway(1).configure({ replicas: { gpu } });
     const named = Object.fromEntries(gpu.map((one) => [one.id, one.max_inflight]));
-    this.#model.putReplicas((pool) => pool.set(named, this.#lane.nowMs));
+    this.#model.changeReplicas((pool) => pool.set(named, this.#lane.nowMs));
     return true;
   }
 
@@ -384,15 +384,15 @@ export class History {
       const { maxInflight, state, ttlMs } = change.put;
       const more = { max_inflight: maxInflight, state, ttl_ms: ttlMs };
       await replicas.put('gpu', { ...address, id, ...more });
-      this.#model.putReplicas((pool) => pool.put(id, change.put, nowMs));
+      this.#model.changeReplicas((pool) => pool.put(id, change.put, nowMs));
       return true;
     }
     const [actual, expected] =
       change.to === 'remove'
-        ? [await replicas.remove(id), this.#model.changePool((pool) => pool.remove(id))]
+        ? [await replicas.remove(id), this.#model.changeReplicas((pool) => pool.remove(id))]
         : [
             await replicas.drain(id, change.deadlineMs),
-            this.#model.changePool((pool) =>
+            this.#model.changeReplicas((pool) =>
               pool.drain(id, nowMs + (change.deadlineMs ?? Number.POSITIVE_INFINITY)),
             ),
           ];

@@ -48,7 +48,9 @@ export class ModelPool {
       isNew = factsOf(this.#join(id, maxInflight, 'config', never, nowMs)) !== facts || isNew;
     }
     for (const { id, source, state } of [...this.#replicas.values()]) {
-      if (source === 'config' && state !== 'leaving' && !(id in takes)) this.remove(id);
+      if (source !== 'config' || state === 'leaving' || id in takes) continue;
+      this.remove(id);
+      isNew = true;
     }
     return isNew;
   }
@@ -93,7 +95,7 @@ export class ModelPool {
    * The largest free share. Those that failed it before only when all that serve have: 'later' while
    * another one is full.
    */
-  choose(failed: readonly string[]): string | undefined | 'later' {
+  choose(failed: readonly string[], hasWaited: boolean): string | undefined | 'later' {
     const free = [...this.#replicas.values()].filter((replica) => this.#room(replica) > 0);
     const scored = free.map(({ id, maxInflight }) => {
       return { id, hasFailed: failed.includes(id), load: this.#runningAt(id).length / maxInflight };
@@ -105,7 +107,7 @@ export class ModelPool {
     const serves = ({ id, state, health }: ModelReplica) =>
       state === 'ready' && health !== 'down' && !failed.includes(id);
     const hasOther = [...this.#replicas.values()].some(serves);
-    return best?.hasFailed && hasOther ? 'later' : best?.id;
+    return best?.hasFailed && hasOther && !hasWaited ? 'later' : best?.id;
   }
 
   enter(id: string, request: string): void {
@@ -164,10 +166,10 @@ export class ModelPool {
     const moves = replica.drainUntil <= nowMs;
     if (moves) replica.drainUntil = never;
     const isGone = replica.expiresAt <= nowMs;
-    const opens = !isGone && replica.health === 'down' && replica.downUntil <= nowMs;
+    const isRested = !isGone && replica.health === 'down' && replica.downUntil <= nowMs;
     if (isGone) this.remove(id);
-    if (opens) replica.health = 'trial';
-    return { moves, opens };
+    if (isRested) replica.health = 'trial';
+    return { moves, opens: isGone || isRested };
   }
 
   #join(
