@@ -9,8 +9,8 @@ import { test } from 'vitest';
 import { runHistories } from './model/run.ts';
 import { themes } from './model/themes.ts';
 
-test('slots', () => runHistories({ theme: themes.slots, runs: 300 }), 300_000);
+test('slots', () => runHistories({ theme: themes.slots, runs: 240 }), 300_000);
 
-test('shares', () => runHistories({ theme: themes.shares, runs: 300 }), 300_000);
+test('shares', () => runHistories({ theme: themes.shares, runs: 240 }), 300_000);
 
-test('prompts', () => runHistories({ theme: themes.prompts, runs: 250 }), 300_000);
+test('prompts', () => runHistories({ theme: themes.prompts, runs: 240 }), 300_000);

@@ -138,7 +138,7 @@ test('what a flow really took is settled', async () => {
   const labels = { tokens: '100' };
   const [ref] = refsOf(await check(labels));
   // All tokens are drawn; 99 of them come back.
-  expect((await check({ tokens: '99' }, 2_000)).decision_type).toBe('DECISION_TYPE_REJECTED');
+  expect((await check({ tokens: '99' }, 5_000)).decision_type).toBe('DECISION_TYPE_REJECTED');
   await end([{ ...ref, tokens: 1 }]);
   expect((await check({ tokens: '99' })).decision_type).toBe('DECISION_TYPE_ACCEPTED');
 });
