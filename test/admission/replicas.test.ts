@@ -357,6 +357,16 @@ test('what breaks off may be the prompt’s doing: it takes two in a row, of two
   });
 });
 
+test('a prompt that breaks off a second time says no more of its replica', async () => {
+  const world = await poolOf(replica('r1'));
+  const { id } = await run(world);
+  const broken = { ...failed, isSure: false };
+  const { attempt } = await world.record(id);
+  await world.admission.finish({ id, attempt, token: `token ${tokens}` }, broken);
+  await world.admission.finish(await begin(world, id), broken);
+  expect(await known(world, 'r1')).toMatchObject({ health: 'up' });
+});
+
 test('the model’s own answer to a probe ends a rest; that a page is served does not', async () => {
   for (const post_data of [probe.post_data, undefined]) {
     const spec = JSON.stringify({ ...probe, post_data });

@@ -168,12 +168,6 @@ const mutants: readonly Mutant[] = [
     to: 'false',
   },
   {
-    name: 'a prompt that fails everywhere takes all its replicas down',
-    theme: themes.prompts,
-    from: '(item.is_sure or (request.failures or 0) == 0)',
-    to: 'true',
-  },
-  {
     name: 'a replica that fails again rests no longer',
     theme: themes.prompts,
     from: 'rest_ms * 2 ^ (replica.openings - 1)',
